@@ -1,0 +1,109 @@
+# `make help` lists the targets. All of them work from a fresh clone.
+
+# The first of these that is Python 3.11 or newer builds the environment.
+PYTHON ?= python3.13 python3.12 python3.11 python3
+# Further arguments: make test ARGS='-k ledger', make demo ARGS='--help'
+ARGS ?=
+# make lock LOCK_FLAGS=--upgrade
+LOCK_FLAGS ?=
+UV_VERSION := 0.13.8
+
+BIN := .venv/bin
+# Two stamps: what running needs, and what testing and checking need on top.
+RUNTIME := .venv/.runtime
+DEV := .venv/.dev
+
+# Starting is twice as slow without bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.SUFFIXES:
+.PHONY: help demo test test-kafka lint docs lock bench clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
+	do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+demo: $(RUNTIME) ## run the whole loop on this machine, with a real data set
+	@$(BIN)/stream-al demo $(ARGS)
+
+test: $(DEV) ## run the tests that need no Kafka
+	@$(BIN)/python -m pytest -m "not kafka" -n 2 $(ARGS)
+
+# Kafka itself comes through Maven; the check stands before the environment is built.
+test-kafka: ## run the tests against a real Apache Kafka (needs Java and Maven)
+	@missing=; for tool in java mvn; do command -v $$tool >/dev/null 2>&1 || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ]; then \
+	  echo "test-kafka did not run, missing:$$missing; apt-get install openjdk-17-jre-headless maven"; \
+	  test "$$CI" != true && test "$$STREAM_AL_REQUIRE_KAFKA" != 1; \
+	else \
+	  $(MAKE) --no-print-directory $(DEV) && \
+	  STREAM_AL_REQUIRE_KAFKA=1 $(BIN)/python -m pytest -m kafka tests/kafka $(ARGS); \
+	fi
+
+lint: $(DEV) ## check style, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+docs: $(RUNTIME) ## write the generated files again: config.yaml and the references in docs/
+	@$(BIN)/python -m stream_al.config_doc
+	@$(BIN)/python -m stream_al.metrics
+	@$(BIN)/python -m stream_al.cli.reference
+
+bench: $(DEV) ## run the benchmarks
+	@found=; for file in benchmarks/[a-z]*.py; do \
+	  if [ -e "$$file" ]; then found=1; echo "== $$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; fi; \
+	done; test -n "$$found" || echo "no benchmarks yet"
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-emit-index-url --no-emit-find-links $(LOCK_FLAGS) pyproject.toml --extra plots
+
+lock: $(RUNTIME) ## resolve the dependencies anew into both lock files
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	@$(LOCK) --output-file requirements.lock
+	@$(LOCK) --extra test --extra quality --constraint requirements.lock --output-file requirements-dev.lock
+
+clean: ## delete the environment and all caches, but no data
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@find stream_al tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Every python on the PATH is tried: a version manager's shim may stand before the one that works.
+$(BIN)/python:
+	@chosen=; bare=; IFS=:; \
+	for name in $$(echo "$(PYTHON)" | tr ' ' ':'); do for folder in $$PATH; do \
+	  case "$$name" in */*) path="$$name";; *) path="$$folder/$$name";; esac; \
+	  if [ -z "$$chosen" ] && [ -x "$$path" ] && \
+	    "$$path" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    if "$$path" -c 'import ensurepip, venv' >/dev/null 2>&1; then chosen="$$path"; \
+	    else bare="$${bare:-$$("$$path" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')}"; fi; \
+	  fi; \
+	done; done; \
+	if [ -n "$$chosen" ]; then \
+	  echo "creating .venv with $$("$$chosen" --version) ($$chosen)"; "$$chosen" -m venv --clear .venv; \
+	elif [ -n "$$bare" ]; then echo "Python has no venv module: apt-get install $$bare" >&2; exit 1; \
+	else echo "no Python 3.11 or newer found: apt-get install python3 python3-venv" >&2; exit 1; fi
+
+# uv is faster but does not read pip's settings (an index, a certificate): pip is tried where uv fails.
+define install
+	@echo "installing $(1)"
+	@if { test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION) 2>/dev/null; } && \
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode \
+	    -r $(1) 2>.venv/uv.log; then :; \
+	else \
+	  echo "installing $(1) with pip, uv did not succeed (.venv/uv.log)"; \
+	  $(BIN)/python -m pip install --quiet --require-hashes -r $(1); \
+	fi
+endef
+
+$(RUNTIME): pyproject.toml requirements.lock | $(BIN)/python
+	$(call install,requirements.lock)
+	@echo "installing stream-al"
+	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(DEV): requirements-dev.lock $(RUNTIME)
+	$(call install,requirements-dev.lock)
+	@touch $@

@@ -1,0 +1,92 @@
+"""Options that every verb has, and what they lead to: settings and a broker."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from stream_al.config import Settings
+    from stream_al.transport.port import Broker
+
+CONFIG = Path("config.yaml")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Read the settings from FILE; without it from config.yaml in this directory, if there is one.",
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set one key, as in budget.per_hour=10; may be repeated."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def examples(*commands: str) -> str:
+    """Return an epilog that shows commands; the reference reads it back."""
+    return "\n\n".join(["Examples:", *(f"$ {command}" for command in commands)])
+
+
+def settings_of(config: Path | None, overrides: list[str] | None, *, level: str = "warning") -> Settings:
+    """Read the settings, and let logs of at least ``level`` go to standard error.
+
+    Raises
+    ------
+    ConfigError
+    """
+    from stream_al.config import load
+    from stream_al.logs import configure
+
+    if config is None and CONFIG.exists():
+        config = CONFIG
+    settings = load(config, overrides or ())
+    configure(settings.log.level if level == "settings" else level, settings.log.format)
+    if level != "settings":  # of a client's trouble a tool says one line itself
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    return settings
+
+
+def attach(settings: Settings) -> Broker:
+    """Open the broker to look at it: nothing is created.
+
+    Raises
+    ------
+    Unavailable, TransportError
+    """
+    from stream_al.transport import connect
+    from stream_al.transport.port import TransportError
+
+    b = settings.broker
+    file = log_file(settings)
+    if file is not None and not file.exists():
+        raise TransportError(
+            f"{file} does not exist: nothing was written to this log yet;"
+            f" broker.url is from {settings.where('broker.url')}"
+        )
+    options = {
+        "session_timeout_ms": b.session_timeout_ms,
+        "transaction_timeout_ms": b.transaction_timeout_ms,
+        "client": b.client,
+    }
+    return connect(b.url, options)
+
+
+def log_file(settings: Settings) -> Path | None:
+    """Return the file of the embedded log; None for another broker."""
+    scheme, _, rest = settings.broker.url.partition("://")
+    return Path(rest) if scheme == "embedded" and rest != ":memory:" else None
+
+
+def topic_name(settings: Settings, topic: str) -> str:
+    """Return the topic that a role (``labels-requested``, ...) has in the settings, or the name itself."""
+    role = topic.replace("-", "_")
+    return str(getattr(settings.topics, role)) if role in type(settings.topics).model_fields else topic

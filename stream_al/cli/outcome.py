@@ -1,0 +1,107 @@
+"""How a verb ends: exit codes, and what is said about an error on standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+OK, FAILURE, USAGE, CONFIGURATION, INTERRUPTED = 0, 1, 2, 78, 130
+
+_FENCED = (
+    "another process has taken over this one's place, so this one ends; nothing was lost."
+    " If both are meant to run, give them different groups"
+)
+_GONE = (
+    "records were deleted before they were read: raise the retention of that topic;"
+    " to go on from what is left, start with another group"
+)
+
+
+class Verb(TyperCommand):
+    """Shows flags without a type in the help."""
+
+    def get_params(self, ctx: Any) -> Any:
+        params = super().get_params(ctx)
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+class Verbs(TyperGroup):
+    """Turns the errors that a verb may raise into an exit code and one clear message."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            quiet()
+            raise typer.Exit(OK) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if type(error).__module__.startswith(("typer", "click")):
+                raise
+            raise typer.Exit(report(error)) from None
+
+
+def report(error: Exception) -> int:
+    """Say what went wrong; return the exit code."""
+    known = explained(error)
+    if known is None:
+        complain(f"unexpected {type(error).__name__}: {error}; a bug; please report it with what follows")
+        typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        return FAILURE
+    code, text = known
+    complain(text)
+    return code
+
+
+def explained(error: Exception) -> tuple[int, str] | None:
+    """Return exit code and message of an error that is no bug, None for one that is."""
+    from stream_al.config import ConfigError
+    from stream_al.core.model_spec import ModelSpecError
+    from stream_al.transport.port import Fenced, PositionGone, TopicError, TransportError, Unavailable
+
+    text = str(error)
+    if isinstance(error, ConfigError | TopicError):
+        return CONFIGURATION, text
+    if isinstance(error, ModelSpecError):
+        return CONFIGURATION, spec_problem(error)
+    if isinstance(error, Fenced):
+        return FAILURE, f"{text}\n{_FENCED}"
+    if isinstance(error, PositionGone):
+        return FAILURE, f"{text}\n{_GONE}"
+    if isinstance(error, Unavailable):
+        return FAILURE, f"the broker is away: {text}"
+    if isinstance(error, OSError) and error.filename:
+        return FAILURE, f"{error.filename}: {error.strerror}"
+    return (FAILURE, text) if isinstance(error, TransportError | OSError) else None
+
+
+def spec_problem(error: Exception) -> str:
+    """Return what is wrong with a model, with the path that it has in the settings."""
+    return "model.spec" + str(error).removeprefix("model")
+
+
+def complain(text: str) -> None:
+    """Write an error, which may have several lines, to standard error."""
+    for line in text.splitlines():
+        typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        typer.echo(line, err=True)
+
+
+def misuse(text: str) -> typer.Exit:
+    """Return what to raise for a command that was called in a wrong way, after having said so."""
+    complain(text)
+    return typer.Exit(USAGE)
+
+
+def quiet() -> None:
+    """Let nothing more be written to a pipe that nobody reads; Python would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,75 @@
+"""``run``: the service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from stream_al.cli.options import ConfigFile, Overrides, examples, settings_of
+from stream_al.cli.outcome import FAILURE, explained
+
+if TYPE_CHECKING:
+    from stream_al.config import Settings
+    from stream_al.service.figures import Figures
+    from stream_al.web.server import HttpServer
+
+Role = Literal["scorer", "learner", "all"]
+
+RUN_EXAMPLES = examples(
+    "stream-al run",
+    "stream-al run --role scorer --config /etc/stream-al/config.yaml",
+    "STREAM_AL_BROKER__URL=kafka://broker:9092 stream-al run --set http.host=0.0.0.0",
+)
+
+
+def run(
+    role: Annotated[
+        Role,
+        typer.Option("--role", help="What this process does: read and score samples, learn, or all of it."),
+    ] = "all",
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run the service until it is told to stop.
+
+    Any number of scorers share the samples; of several learners one works and the others stand by. Metrics,
+    health and the label page are on http.port. The log goes to standard error. SIGTERM and Ctrl-C end the
+    process cleanly, after a last commit; a process that is killed loses nothing either.
+    """
+    settings = settings_of(config, overrides, level="settings")
+    import structlog
+
+    from stream_al.service.loop import Loop
+
+    loop = Loop(settings, role, _nowhere)
+    loop.install_signals()
+    server = _listen(settings)
+    loop.publish = server.publish if server is not None else _nowhere
+    try:
+        loop.run()
+    except Exception as error:
+        if explained(error) is not None:
+            raise
+        log = structlog.get_logger("stream_al")
+        log.critical(
+            "ended by an unexpected error; this is a bug, please report it", error=repr(error), exc_info=True
+        )
+        raise typer.Exit(FAILURE) from None
+    finally:
+        if server is not None:
+            server.stop()
+
+
+def _listen(settings: Settings) -> HttpServer | None:
+    if settings.http.port is None:
+        return None
+    from stream_al.web.server import HttpServer
+
+    server = HttpServer(settings.http.host, settings.http.port)
+    server.start()
+    return server
+
+
+def _nowhere(_: Figures) -> None:
+    """Publish nothing: there is no port to publish it on."""

@@ -1,0 +1,518 @@
+"""The edge of bytes: every decoder returns a typed value or raises ``BadRecord``, and nothing else.
+
+Samples belong to the user and may be any JSON that the ``samples`` section of the config maps; what the service
+writes itself is read back strictly, unknown fields ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from stream_al.core.labels import Label, label_of
+from stream_al.core.learner import Withdrawal
+from stream_al.core.messages import (
+    REQUEST_ID_HEADER,
+    REQUEST_SCHEMA,
+    Answer,
+    Bucket,
+    Budget,
+    Expired,
+    Feature,
+    Features,
+    Genesis,
+    Grant,
+    LabelRequest,
+    Learned,
+    LedgerRecord,
+    Observe,
+    Prediction,
+    Query,
+    Report,
+    Sample,
+    Shown,
+    Skipped,
+    Source,
+    Tally,
+    milliseconds,
+    timestamp,
+)
+from stream_al.transport.port import Output, Record
+
+T = TypeVar("T")
+
+DEAD_LETTER_BYTES = 64 * 1024
+MOST_DEAD_LETTER_BYTES = 900 * 1024
+LARGEST_NUMBER = 1e300
+SMALLEST_P = 1e-12
+LARGEST_OFFSET = 2**53
+LARGEST_SUM = 1e15
+LONGEST_LABEL = 1_000
+MAX_MESSAGE = 200
+
+
+class BadRecord(Exception):  # noqa: N818  the name of the fact, not of the reaction
+    """A record that cannot be used. ``reason`` is a short name for metrics; the message says what and where."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message[:MAX_MESSAGE])
+        self.reason = reason
+
+
+def _decoded(decode: Callable[[bytes], T], value: bytes | None, what: str) -> T:
+    """Run a decoder; everything that bytes can do to it becomes a ``BadRecord``."""
+    if value is None:
+        raise BadRecord("empty", f"the {what} has no value")
+    try:
+        return decode(value)
+    except msgspec.ValidationError as problem:
+        raise BadRecord("wrong_type", f"{what}: {problem}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise BadRecord("not_json", f"{what} is not JSON: {problem}") from None
+    except RecursionError:
+        raise BadRecord("not_json", f"{what} is nested too deeply") from None
+    except (ValueError, OverflowError) as problem:
+        raise BadRecord("wrong_type", f"{what}: {problem}") from None
+
+
+# --- samples -------------------------------------------------------------------------------------------------
+
+
+class _Sample(msgspec.Struct):
+    features: dict[str, Feature]
+    id: str | int | None = None
+    timestamp: str | int | float | None = None
+
+
+class SampleDecoder:
+    """Decodes samples by the paths of the config.
+
+    Parameters
+    ----------
+    id_path, features_path, timestamp_path
+        Dotted paths into the sample; ``features_path=None``: all other top-level fields are features.
+    max_bytes
+        Larger values are refused before they are decoded.
+    """
+
+    def __init__(
+        self,
+        id_path: str = "id",
+        features_path: str | None = "features",
+        timestamp_path: str | None = "timestamp",
+        max_bytes: int = 256_000,
+    ) -> None:
+        self.id_path, self.features_path, self.timestamp_path = id_path, features_path, timestamp_path
+        self.max_bytes = max_bytes
+        self._plain = (id_path, features_path, timestamp_path) == ("id", "features", "timestamp")
+        self._decode = msgspec.json.Decoder(_Sample).decode
+        self._decode_any = msgspec.json.Decoder(dict[str, Any]).decode
+
+    def __call__(self, record: Record) -> Sample:
+        """Decode one record.
+
+        Raises
+        ------
+        BadRecord
+            With reason ``too_large``, ``empty``, ``not_json`` or ``wrong_type``.
+        """
+        value = record.value
+        if value is not None and len(value) > self.max_bytes:
+            raise BadRecord("too_large", f"{len(value)} bytes; samples.max_bytes is {self.max_bytes}")
+        time: object
+        if self._plain:
+            plain = _decoded(self._decode, value, "sample")
+            found, features, time = plain.id, plain.features, plain.timestamp
+        else:
+            found, features, time = self._mapped(_decoded(self._decode_any, value, "sample"))
+        for name, feature in features.items():
+            if type(feature) is not float and type(feature) is not str:
+                _check(name, feature)
+        if self.timestamp_path is None:
+            time = timestamp(record.timestamp)
+        source = Source(record.topic, record.partition, record.offset, None if time is None else str(time))
+        name = f"{record.topic}-{record.partition}-{record.offset}" if found is None else str(found)
+        return Sample(name, features, source)
+
+    def _mapped(self, value: dict[str, Any]) -> tuple[str | int | None, Features, object]:
+        found, time = _at(value, self.id_path), _at(value, self.timestamp_path)
+        if found is not None and not isinstance(found, str | int):
+            raise BadRecord("wrong_type", f"sample: {self.id_path} is neither a string nor a whole number")
+        if isinstance(time, dict | list):
+            raise BadRecord("wrong_type", f"sample: {self.timestamp_path} is not a time")
+        if self.features_path is None:
+            taken = {path.split(".")[0] for path in (self.id_path, self.timestamp_path) if path}
+            features = {k: v for k, v in value.items() if k not in taken}
+        else:
+            features = _at(value, self.features_path)
+        if not isinstance(features, dict):
+            raise BadRecord("wrong_type", f"sample: {self.features_path} is not an object of features")
+        return found, features, time
+
+
+def _at(value: object, path: str | None) -> Any:
+    """Return what stands at a dotted path, or None."""
+    if path is None:
+        return None
+    if isinstance(value, dict) and path in value:
+        return value[path]
+    for name in path.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value
+
+
+def _check(name: str, feature: object) -> None:
+    if feature is None or isinstance(feature, bool | str):
+        return
+    if isinstance(feature, int | float):
+        if abs(feature) > LARGEST_NUMBER:
+            raise BadRecord("wrong_type", f"sample: feature {name!r} is too large a number")
+        return
+    if isinstance(feature, list):
+        if all(
+            isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= LARGEST_NUMBER
+            for x in feature
+        ):
+            return
+        raise BadRecord("wrong_type", f"sample: feature {name!r} is a list of something else than numbers")
+    raise BadRecord(
+        "wrong_type", f"sample: feature {name!r} is {_kind(feature)}; flatten it or map samples.features"
+    )
+
+
+def _kind(value: object) -> str:
+    return "an object" if isinstance(value, dict) else f"a {type(value).__name__}"
+
+
+# --- label requests ------------------------------------------------------------------------------------------
+
+
+class _Data(msgspec.Struct):
+    id: str
+    features: dict[str, Feature]
+
+
+class _Meta(msgspec.Struct):
+    id: str
+    request_id: str
+    source: Source
+    query: Query
+    model: Shown
+    requested_at: str
+    expires_at: str
+    vectors: dict[str, list[float]] = {}
+
+
+class _Request(msgspec.Struct):
+    data: _Data
+    meta: _Meta
+
+
+_decode_request = msgspec.json.Decoder(_Request).decode
+
+
+def encode_request(request: LabelRequest, text: str | None = None, image: str | None = None) -> bytes:
+    """Return a request as a Label Studio task; ``text`` and ``image`` name features shown as such."""
+    vectors = {k: v for k, v in request.features.items() if isinstance(v, list)}
+    features = {k: v for k, v in request.features.items() if k not in vectors}
+    data: dict[str, Any] = {"id": request.id, "features": features}
+    for name, feature in (("text", text), ("image", image)):
+        if feature is not None:
+            data[name] = str(features.get(feature) or "")
+    meta: dict[str, Any] = {
+        "schema": REQUEST_SCHEMA,
+        "id": request.id,
+        "request_id": request.request_id,
+        "source": request.source,
+        "query": request.query,
+        "model": request.model,
+        "requested_at": request.requested_at,
+        "expires_at": request.expires_at,
+    }
+    if vectors:
+        meta["vectors"] = vectors
+    return msgspec.json.encode(
+        {"data": data, "meta": meta, "predictions": _predictions(request.model, text, image)}
+    )
+
+
+def _predictions(model: Shown, text: str | None, image: str | None) -> list[dict[str, Any]]:
+    if model.label is None:
+        return []
+    to_name = "text" if text else "image" if image else "features"
+    choice = {
+        "from_name": "label",
+        "to_name": to_name,
+        "type": "choices",
+        "value": {"choices": [model.label]},
+    }
+    return [{"model_version": model.name, "score": model.confidence, "result": [choice]}]
+
+
+def decode_request(record: Record) -> LabelRequest | Withdrawal:
+    """Decode a record of the requests topic: a request, or a tombstone that withdraws.
+
+    Raises
+    ------
+    BadRecord
+    """
+    if record.value is None:
+        named = next((v for k, v in record.headers if k == REQUEST_ID_HEADER), None)
+        return Withdrawal(_text(record.key or b""), None if named is None else _text(named))
+    wire = _decoded(_decode_request, record.value, "label request")
+    meta = wire.meta
+    _check_times(meta.requested_at, meta.expires_at)
+    q = meta.query
+    if not (SMALLEST_P <= q.inclusion_probability <= 1 and 0 <= q.expected_correct <= 1):
+        raise BadRecord("wrong_type", "label request: a probability is out of its range")
+    if meta.source.partition < 0 or not 0 <= meta.source.offset < LARGEST_OFFSET:
+        raise BadRecord("wrong_type", "label request: source is no position")
+    features: Features = {**wire.data.features, **meta.vectors}
+    return LabelRequest(
+        wire.data.id,
+        meta.request_id,
+        features,
+        meta.source,
+        meta.query,
+        meta.model,
+        meta.requested_at,
+        meta.expires_at,
+    )
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _check_times(*times: str) -> None:
+    try:
+        for time in times:
+            milliseconds(time)
+    except (ValueError, OverflowError):
+        raise BadRecord("wrong_type", "a time is not ISO 8601") from None
+
+
+# --- answers -------------------------------------------------------------------------------------------------
+
+
+class _Answer(msgspec.Struct):
+    id: str | int | None = None
+    label: str | int | bool | None = None
+    skip: bool = False
+    request_id: str | None = None
+    annotator: str | None = None
+    labeled_at: str | None = None
+    annotation: dict[str, Any] | None = None
+    annotations: list[dict[str, Any]] | None = None
+    task: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+    meta: dict[str, Any] | None = None
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+def decode_answer(record: Record) -> Answer:
+    """Decode a label or a skip: our own form, or Label Studio's annotation payload or exported task.
+
+    Raises
+    ------
+    BadRecord
+    """
+    wire = _decoded(_decode_answer, record.value, "label")
+    if wire.annotation is not None or wire.annotations:
+        return _label_studio(wire)
+    if wire.id is None:
+        raise BadRecord("wrong_type", "label: id is missing")
+    if wire.label is None and not wire.skip:
+        raise BadRecord("wrong_type", "label: neither label nor skip is given")
+    if wire.label is not None and wire.skip:
+        raise BadRecord("wrong_type", "label: both label and skip are given")
+    _check_label(wire.label)
+    return Answer(str(wire.id), wire.label, wire.skip, wire.request_id, wire.annotator, wire.labeled_at)
+
+
+def _label_studio(wire: _Answer) -> Answer:
+    annotation = wire.annotation or (wire.annotations or [{}])[-1]
+    task = wire.task or {"data": wire.data, "meta": wire.meta}
+    meta, data = _mapping(task.get("meta")), _mapping(task.get("data"))
+    name = meta.get("id", data.get("id"))
+    if not isinstance(name, str):
+        raise BadRecord(
+            "wrong_type", "annotation: task.meta.id is missing; was the task imported from a request?"
+        )
+    request_id = meta.get("request_id")
+    by = annotation.get("completed_by")
+    by = by.get("email", by.get("id")) if isinstance(by, dict) else by
+    at = annotation.get("updated_at") or annotation.get("created_at")
+    label = None if annotation.get("was_cancelled") else _choice(annotation)
+    return Answer(
+        name,
+        label,
+        skip=label is None,
+        request_id=request_id if isinstance(request_id, str) else None,
+        annotator=None if by is None else str(by),
+        labeled_at=None if at is None else str(at),
+    )
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _check_label(label: Label | None) -> None:
+    if isinstance(label, str) and len(label) > LONGEST_LABEL:
+        raise BadRecord(
+            "too_large", f"label: a class name of {len(label)} characters; {LONGEST_LABEL} are allowed"
+        )
+    if isinstance(label, int) and abs(label) >= LARGEST_OFFSET:
+        raise BadRecord("wrong_type", "label: the number is too large to be a class")
+
+
+def _choice(annotation: Mapping[str, Any]) -> Label:
+    results = annotation.get("result")
+    for result in results if isinstance(results, list) else ():
+        choices = _mapping(_mapping(result).get("value")).get("choices")
+        if isinstance(choices, list) and choices and isinstance(choices[0], str):
+            label = label_of(choices[0])
+            _check_label(label)
+            if isinstance(label, str) and _has_surrogates(label):
+                raise BadRecord("wrong_type", "annotation: the choice is not Unicode text")
+            return label
+    raise BadRecord("wrong_type", "annotation: no choice in its result")
+
+
+# --- what the service writes and reads back --------------------------------------------------------------------
+
+
+class _Kind(msgspec.Struct):
+    kind: str
+
+
+_decode_kind = msgspec.json.Decoder(_Kind).decode
+_RECORDS: dict[str, tuple[Callable[[bytes], Any], tuple[str, ...]]] = {
+    kind: (msgspec.json.Decoder(of).decode, times)
+    for kind, of, times in (
+        ("genesis", Genesis, ("created_at",)),
+        ("budget", Budget, ()),
+        ("label", Learned, ("received_at",)),
+        ("skip", Skipped, ("received_at",)),
+        ("expire", Expired, ("expired_at",)),
+        ("bucket", Bucket, ("first_at", "last_at")),
+        ("observe", Observe, ()),
+        ("grant", Grant, ("issued_at", "until")),
+        ("tally", Tally, ("first_at", "last_at")),
+    )
+}
+_REPORTS = ("tally", "observe")
+
+
+def encode(value: LedgerRecord | Report | Prediction) -> bytes:
+    """Return a report, a ledger record or a prediction as JSON, ``kind`` first."""
+    return msgspec.json.encode(value)
+
+
+def _decode_record(value: bytes | None, what: str) -> Any:
+    kind = _decoded(_decode_kind, value, what).kind
+    if kind not in _RECORDS:
+        raise BadRecord("unknown_kind", f"{what}: kind {kind!r} is not known to this version")
+    decode, times = _RECORDS[kind]
+    record = _decoded(decode, value, what)
+    _check_times(*(getattr(record, name) for name in times))
+    return record
+
+
+def decode_ledger(record: Record) -> LedgerRecord | None:
+    """Decode a ledger record; None for one that this version cannot read, because the fold is total."""
+    try:
+        found: LedgerRecord | Tally = _decode_record(record.value, "ledger record")
+    except BadRecord:
+        return None
+    return None if isinstance(found, Tally) else found
+
+
+def decode_report(record: Record) -> Report:
+    """Decode a report.
+
+    Raises
+    ------
+    BadRecord
+    """
+    found = _decode_record(record.value, "report")
+    if found.kind not in _REPORTS:
+        raise BadRecord("unknown_kind", f"report: kind {found.kind!r} does not belong here")
+    if isinstance(found, Tally):
+        _check_tally(found)
+    report: Report = found
+    return report
+
+
+def _check_tally(tally: Tally) -> None:
+    """Refuse what no scorer writes: strangers may write to the topic, and a tally moves budgets and estimates."""
+    s = tally.sums
+    counts = (
+        s.samples,
+        s.uncovered,
+        s.invalid,
+        s.requests,
+        *s.predicted.values(),
+        *(g.spent for g in tally.grants.values()),
+    )
+    numbers = (s.sum_p, s.sum_m, s.sum_v, s.sum_v_over_p, s.sum_confidence, s.sum_entropy)
+    sane = (
+        tally.partition >= 0
+        and 0 <= tally.from_offset < tally.to_offset < LARGEST_OFFSET
+        and min(counts) >= 0
+        and s.samples + s.invalid <= tally.to_offset - tally.from_offset
+        and s.uncovered + s.requests <= s.samples
+        and all(0 <= x <= LARGEST_SUM for x in numbers)
+    )
+    if not sane:
+        raise BadRecord("wrong_type", "report: a tally that no scorer would write")
+
+
+# --- dead letters --------------------------------------------------------------------------------------------
+
+
+def dead_letter(topic: str, record: Record, problem: BadRecord, stage: str) -> Output:
+    """Return a record as it came, with its headers and where and why it failed."""
+    value = record.value
+    if value is not None and len(value) > MOST_DEAD_LETTER_BYTES:
+        value = value[:DEAD_LETTER_BYTES]
+    error = {
+        "reason": problem.reason,
+        "message": str(problem),
+        "topic": record.topic,
+        "partition": str(record.partition),
+        "offset": str(record.offset),
+        "stage": stage,
+    }
+    headers = [(k, v) for k, v in record.headers if not k.startswith("stream_al.error.")]
+    headers += [(f"stream_al.error.{k}", v.encode("utf-8", "replace")) for k, v in error.items()]
+    return Output(topic, value, key=record.key, headers=tuple(headers))
+
+
+def answer_bytes(answers: Sequence[Answer]) -> list[bytes]:
+    """Return answers as JSON, one record each: for simulated annotators and tools."""
+    return [msgspec.json.encode(_plain(a)) for a in answers]
+
+
+def _plain(answer: Answer) -> dict[str, Label]:
+    """Return what an answer says, without what it leaves open."""
+    names = ("id", "label", "skip", "request_id", "annotator", "labeled_at")
+    said = {name: getattr(answer, name) for name in names}
+    return {k: v for k, v in said.items() if v is not None and (k != "skip" or v)}
+
+
+__all__ = [
+    "BadRecord", "SampleDecoder", "answer_bytes", "dead_letter", "decode_answer", "decode_ledger", "decode_report",
+    "decode_request", "encode", "encode_request",
+]  # fmt: skip

@@ -1,0 +1,518 @@
+"""The settings: every key, its meaning, its default, and what is wrong with a configuration.
+
+Theory of operation
+-------------------
+``load`` lays the sources over each other - defaults, the file, ``STREAM_AL_*`` variables, ``--set`` - and
+checks the result strictly: no unknown keys, no conversions (``"1"`` is not ``1``). Every problem becomes one
+line with the place where it was written. The classes below are the only list of keys; the annotated
+``config.yaml``, the reference in ``docs/configuration.md`` and the JSON Schema are generated from them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from stream_al import config_problems as problems
+from stream_al import config_source as source
+from stream_al.config_source import ConfigError
+from stream_al.core.strategies import NAMES as STRATEGIES
+
+__all__ = ["STRATEGIES", "ConfigError", "Settings", "load", "schema", "show"]
+
+DEFAULT_SPEC: list[Any] = ["stream_al.models.MixtureClassifier"]
+
+# Client settings that stream-al decides itself, and what to write instead.
+_RESERVED = {
+    "bootstrap_servers": "write broker.url",
+    "group_id": "write group",
+    "session_timeout_ms": "write broker.session_timeout_ms",
+    "transaction_timeout_ms": "write broker.transaction_timeout_ms",
+    "auto_offset_reset": "write samples.start",
+    **dict.fromkeys(
+        ("transactional_id", "enable_idempotence", "acks", "isolation_level", "enable_auto_commit"),
+        "leave it out: exactly-once processing depends on it",
+    ),
+}
+
+
+def _topic_name(name: str) -> str:
+    if re.fullmatch(r"[a-zA-Z0-9._-]{1,249}", name) and name not in {".", ".."}:
+        return name
+    raise ValueError(f"{name!r} is not a topic name; use letters, digits, '.', '_' and '-', at most 249")
+
+
+def _field_path(path: str) -> str:
+    if all(path.split(".")):
+        return path
+    raise ValueError(f"{path!r} is not a path; write for example payload.id")
+
+
+def _broker_url(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in {"embedded", "kafka"}:
+        raise ValueError(
+            f"{problems.masked_url(url)!r} is not a broker; write for example kafka://localhost:9092 or embedded://log.db"
+        )
+    if scheme == "kafka" and "@" in rest:
+        raise ValueError("credentials do not belong in the address; write sasl_* keys below broker.client")
+    if scheme == "kafka" and not all(_HOST.fullmatch(host) for host in rest.split(",")):
+        raise ValueError(f"{url!r} is not a list of hosts; write for example kafka://one:9092,two:9092")
+    if scheme == "embedded" and (not rest or rest.endswith("/")):
+        raise ValueError(f"{url!r} names no file; write for example embedded://.stream-al/log.db")
+    return url
+
+
+_HOST = re.compile(r"(?:[a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?")
+
+
+def _class_label(label: object) -> object:
+    if isinstance(label, str | int):  # bool is an int
+        return label
+    raise ValueError(f"{problems.shown(label)} is not a class; write text, a whole number, true or false")
+
+
+def _client_key(key: str) -> str:
+    if key in _RESERVED:
+        raise ValueError(f"cannot be set here; {_RESERVED[key]}")
+    return key
+
+
+ClientKey = Annotated[str, AfterValidator(_client_key)]
+TopicName = Annotated[str, AfterValidator(_topic_name)]
+FieldPath = Annotated[str, AfterValidator(_field_path)]
+FeatureName = Annotated[str, Field(min_length=1)]
+ClassLabel = Annotated[str | int | bool, BeforeValidator(_class_label)]
+
+
+class Section(BaseModel):
+    """A group of keys: no unknown ones, no conversions, no changes after loading."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, value: object) -> object:
+        """Read a section whose keys are all commented out as one that is not there."""
+        return {} if value is None else value
+
+
+class Broker(Section):
+    """The log that everything is read from and written to."""
+
+    url: Annotated[str, AfterValidator(_broker_url)] = Field(
+        default="embedded://.stream-al/log.db",
+        description="kafka://host:9092,host:9092, or a log in one file on this machine: "
+        "embedded://relative/log.db (from the current directory), "
+        "embedded:///absolute/log.db or, for tests, 'embedded://:memory:'.",
+    )
+    create_topics: bool = Field(
+        default=True, description="Create missing topics at start; existing ones are never changed."
+    )
+    partitions: int = Field(default=4, ge=1, description="Partitions of the topics that stream-al creates.")
+    replication_factor: int = Field(
+        default=-1,
+        ge=-1,
+        description="Copies of the topics that stream-al creates; -1 is the broker's default.",
+    )
+    session_timeout_ms: int = Field(
+        default=15_000,
+        ge=100,
+        description="A process that is silent for so long loses its partitions to the others.",
+    )
+    transaction_timeout_ms: int = Field(
+        default=10_000,
+        ge=100,
+        le=10_000,
+        description="The broker gives up an unfinished commit after so long; readers wait for it.",
+    )
+    client: dict[ClientKey, Any] = Field(
+        default_factory=dict,
+        description="Settings passed to the Kafka client as they are: security_protocol, sasl_mechanism, "
+        "ssl_cafile, ...",
+        examples=[{"security_protocol": "SSL"}],
+    )
+
+    @field_validator("replication_factor")
+    @classmethod
+    def _replication(cls, factor: int) -> int:
+        if factor == 0:
+            raise ValueError("0 copies hold nothing; write -1 for the broker's default, or for example 3")
+        return factor
+
+    @field_validator("client", mode="before")
+    @classmethod
+    def _empty_client(cls, client: object) -> object:
+        return {} if client is None else client
+
+
+class Topics(Section):
+    """Names of the topics."""
+
+    samples: TopicName = Field(
+        default="samples", description="Input: the stream; it belongs to you and is only read."
+    )
+    labels_requested: TopicName = Field(
+        default="labels-requested",
+        description="Output: the samples chosen for labelling, as Label Studio tasks.",
+    )
+    labels: TopicName = Field(default="labels", description="Input: the answers of people and tools.")
+    reports: TopicName = Field(default="reports", description="Internal: what scorers tell the learner.")
+    ledger: TopicName = Field(
+        default="ledger", description="Internal: the one record of all that was learned; keep it for ever."
+    )
+    dead_letters: TopicName = Field(
+        default="dead-letters", description="Output: records that could not be read, with the reason."
+    )
+    predictions: TopicName = Field(
+        default="predictions", description="Output: every score, if scorer.predictions is true."
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [getattr(self, key) for key in type(self).model_fields]
+        shared = sorted({name for name in names if names.count(name) > 1})
+        if shared:
+            raise ValueError(f"{', '.join(shared)} is used for more than one topic; write different names")
+        return self
+
+
+class Samples(Section):
+    """How to read a sample. Paths have dots: payload.id."""
+
+    id: FieldPath = Field(
+        default="id", description="Path of the id; a sample without one is named topic-partition-offset."
+    )
+    features: FieldPath | None = Field(
+        default="features", description="Path of the features; null: all other top-level fields are features."
+    )
+    timestamp: FieldPath | None = Field(
+        default="timestamp",
+        description="Path of the time, which is shown and never used; null: the record's own.",
+    )
+    max_bytes: int = Field(default=256_000, ge=1, description="A larger sample goes to the dead letters.")
+    start: Literal["latest", "earliest"] = Field(
+        default="latest",
+        description="Where the first start begins to read: only new samples, or all that are kept.",
+    )
+    text: FeatureName | None = Field(
+        default=None,
+        description="A feature that is text to be shown to annotators as such.",
+        examples=["comment"],
+    )
+    image: FeatureName | None = Field(
+        default=None,
+        description="A feature that is the address of an image to be shown to annotators.",
+        examples=["picture"],
+    )
+
+
+class Model(Section):
+    """What learns."""
+
+    spec: list[Any] = Field(
+        default=DEFAULT_SPEC,
+        min_length=1,
+        examples=[["river.naive_bayes.GaussianNB"]],
+        description="Steps of a River pipeline, the last one a classifier. A step is the name of a class, "
+        "or a mapping from the name to its parameters; a parameter may be such a mapping again.",
+    )
+    classes: Annotated[tuple[ClassLabel, ...], Field(strict=False)] | None = Field(
+        default=None,
+        description="The classes, if they are known and fixed: texts, whole numbers, true and false, which "
+        "stay what they are (1, true and '1' are three classes). null: a class appears with its first label.",
+        examples=[["fraud", "ok"]],
+        json_schema_extra={"minItems": 2},
+    )
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str | int | bool, ...] | None) -> tuple[str | int | bool, ...] | None:
+        typed = [(type(label), label) for label in classes or ()]
+        twice = next((label for kind, label in typed if typed.count((kind, label)) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{problems.shown(twice)} is named twice; write each class once")
+        if classes is not None and len(classes) < 2:
+            raise ValueError(f"{problems.shown(classes)} leaves no choice; write for example [fraud, ok]")
+        return classes
+
+
+class Budget(Section):
+    """How many labels may be asked for. The tightest limit holds; one of the first three is required."""
+
+    fraction: float | None = Field(
+        default=0.05, gt=0, le=1, description="Share of all samples; null: no such limit.", examples=[0.05]
+    )
+    per_hour: int | None = Field(
+        default=None, ge=1, description="Requests in any hour; null: no such limit.", examples=[10]
+    )
+    per_day: int | None = Field(
+        default=None, ge=1, description="Requests in any 24 hours; null: no such limit.", examples=[100]
+    )
+    max_outstanding: int | None = Field(
+        default=None,
+        ge=1,
+        description="Requests that wait for an answer at the same time; null: no such limit.",
+        examples=[50],
+    )
+    exploration: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Share of the budget spent by lot on all samples; it keeps the accuracy estimate honest.",
+    )
+    novelty: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of the labels for samples unlike everything learned, so that new classes are found; "
+        "0: off. It needs a model that shows its features, as those of stream_al.models do.",
+    )
+
+    @model_validator(mode="after")
+    def _limited(self) -> Self:
+        if self.fraction is None and self.per_hour is None and self.per_day is None:
+            raise ValueError(
+                "no limit at all; write one of fraction, per_hour, per_day, for example fraction: 0.05"
+            )
+        return self
+
+
+class Labels(Section):
+    """How long to wait for answers."""
+
+    ttl_s: float = Field(
+        default=604_800.0, gt=0, description="A request without an answer expires after so many seconds."
+    )
+    wait_unknown_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="A label that comes before its request waits so many seconds, then it is a dead letter.",
+    )
+
+
+class Ledger(Section):
+    """The record of all that was learned."""
+
+    bucket_s: float = Field(
+        default=10.0, gt=0, description="Counts are written in steps of at least so many seconds."
+    )
+
+
+class Accuracy(Section):
+    """The estimate of the model's accuracy."""
+
+    windows: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = Field(
+        default=(1_000, 5_000),
+        json_schema_extra={"minItems": 1},
+        description="Lengths, in samples, of the latest stretches whose accuracy is estimated.",
+    )
+
+    @field_validator("windows")
+    @classmethod
+    def _distinct(cls, windows: tuple[int, ...]) -> tuple[int, ...]:
+        if not windows:
+            raise ValueError("[] has no window; write for example [1000, 5000]")
+        if len(set(windows)) < len(windows):
+            raise ValueError(f"{problems.shown(windows)} names a window twice; write each length once")
+        return windows
+
+
+class Scorer(Section):
+    """How scorers work. They join the group <group>-scorer."""
+
+    commit_samples: int = Field(default=2_000, ge=1, description="Commit after so many samples, ...")
+    commit_ms: int = Field(
+        default=100, ge=1, description="... or after so many milliseconds, whichever comes first."
+    )
+    predictions: bool = Field(default=False, description="Write every score to the topic predictions.")
+
+
+class Learner(Section):
+    """How the learner works. Learners join the group <group>-learner; one works, the others stand by."""
+
+    commit_labels: int = Field(default=500, ge=1, description="Commit after at most so many labels.")
+
+
+class Http(Section):
+    """Metrics, health and the label page, on one port."""
+
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on; 0.0.0.0 opens it to the network, without a password.",
+    )
+    port: int | None = Field(
+        default=9108,
+        ge=0,
+        le=65_535,
+        description="Port to listen on; 0: any free one; null: off.",
+        examples=[9108],
+    )
+
+
+class Log(Section):
+    """Diagnostics on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least that is written."
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="json, console, or auto: console at a terminal, json elsewhere."
+    )
+
+
+class Settings(Section):
+    """Settings of stream-al."""
+
+    name: str = Field(
+        default="default", min_length=1, description="Name of the model in messages and metrics."
+    )
+    seed: int = Field(
+        default=1, ge=0, lt=2**32, description="Decides every coin and every random number of the model."
+    )
+    broker: Broker = Broker()
+    topics: Topics = Topics()
+    group: str = Field(
+        default="stream-al",
+        pattern=r"^[a-zA-Z0-9._-]+$",
+        description="Name shared by the processes that work together; scorers join <group>-scorer, "
+        "learners <group>-learner.",
+    )
+    samples: Samples = Samples()
+    model: Model = Model()
+    strategy: str = Field(
+        default="margin",
+        description=f"What makes a sample worth asking for: {', '.join(STRATEGIES)}.",
+        json_schema_extra={"enum": list(STRATEGIES)},
+    )
+    budget: Budget = Budget()
+    labels: Labels = Labels()
+    ledger: Ledger = Ledger()
+    accuracy: Accuracy = Accuracy()
+    scorer: Scorer = Scorer()
+    learner: Learner = Learner()
+    state_dir: Annotated[Path, Field(strict=False)] | None = Field(
+        default=Path(".stream-al/state"),
+        description="Directory of snapshots, a cache that may be deleted at any time; null: none, the ledger "
+        "is replayed at each start.",
+        examples=[".stream-al/state"],
+    )
+    snapshot_every_s: float = Field(default=60.0, gt=0, description="Seconds between two snapshots.")
+    http: Http = Http()
+    log: Log = Log()
+
+    _origins: dict[source.Path, source.Origin] = PrivateAttr(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the values; where they were written does not matter."""
+        return isinstance(other, Settings) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def model_post_init(self, context: Any, /) -> None:
+        self._origins = dict(context or {})
+
+    @property
+    def written(self) -> frozenset[str]:
+        """The dotted keys that somebody wrote (``budget.fraction``, ``seed``), whatever their value."""
+        return frozenset(_written(self))
+
+    def where(self, key: str) -> str:
+        """Say where a dotted key was written, for messages: ``config.yaml:12``, ``--set`` or ``defaults``."""
+        return str(self._origins.get(tuple(key.split(".")), source.DEFAULTS))
+
+    @field_validator("strategy")
+    @classmethod
+    def _strategy(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise ValueError(problems.not_one_of(name, STRATEGIES))
+        return name
+
+    @field_validator("state_dir", mode="before")
+    @classmethod
+    def _state_dir(cls, path: object) -> object:
+        if path == "":
+            raise ValueError("'' is not a directory; write for example .stream-al/state, or null for none")
+        return path
+
+
+def load(
+    path: Path | None, overrides: Sequence[str] = (), *, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the settings: ``overrides`` (``a.b=c``) over the environment over the file over the defaults.
+
+    Parameters
+    ----------
+    path
+        A YAML file, or None for none.
+    overrides
+        The arguments of ``--set``; the last one wins.
+    environ
+        Read instead of the process environment.
+
+    Raises
+    ------
+    ConfigError
+        With one line per problem: where, which key, what is wrong, what to write.
+    """
+    tree = source.Tree()
+    wrong: list[str] = []
+    for read in _sources(path, overrides, os.environ if environ is None else environ):
+        try:
+            tree = read().over(tree)
+        except ConfigError as error:
+            wrong += error.problems
+    if wrong:
+        raise ConfigError(*wrong)
+    return _validated(tree)
+
+
+def show(settings: Settings) -> dict[str, Any]:
+    """Return the settings as plain values that can be printed: secrets are masked."""
+    shown: dict[str, Any] = problems.masked(settings.model_dump(mode="json"))
+    return shown
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of the configuration."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
+
+
+def _sources(path: Path | None, overrides: Sequence[str], environ: Mapping[str, str]) -> Iterator[Any]:
+    if path is not None:
+        yield lambda: source.from_file(path)
+    yield lambda: source.from_environment(environ, Settings.model_fields)
+    for text in overrides:
+        yield lambda text=text: source.from_assignment(text)
+
+
+def _validated(tree: source.Tree) -> Settings:
+    try:
+        return Settings.model_validate(tree.value, context=tree.origins)
+    except ValidationError as error:
+        raise ConfigError(*problems.lines(error, Settings, tree)) from None
+
+
+def _written(section: Section, prefix: str = "") -> Iterator[str]:
+    for key in section.model_fields_set:
+        value = getattr(section, key)
+        if isinstance(value, Section):
+            yield from _written(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

@@ -1,0 +1,359 @@
+"""The fold: ledger records in, all shared state out. The one place where state is made.
+
+Theory of operation
+-------------------
+Every replica reads the same records in the same order and holds the same state: the model, its calibration, the
+accuracy windows, the drift alarms, the budget in force, the open grants, and what has been closed. ``apply`` is
+total: it never raises on a record that is in the ledger. ``position`` is the next offset to apply; ``version`` is the
+offset after the last record that changed predictions, 0 until the first label was learned.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_al.core.accuracy import Accuracy, Terms
+from stream_al.core.calibration import HEAVIEST, HIGHEST_M, LOWEST_M, Calibration
+from stream_al.core.classification import Answered
+from stream_al.core.drift import Drift
+from stream_al.core.labels import Label, label_key
+from stream_al.core.messages import (
+    Bucket,
+    Budget,
+    Closing,
+    Expired,
+    Genesis,
+    Grant,
+    Learned,
+    LedgerRecord,
+    Observe,
+    Shown,
+    Skipped,
+    milliseconds,
+)
+from stream_al.core.model import Model
+from stream_al.core.strategies.base import QueryStrategy
+from stream_al.core.strategies.novelty import with_novelty
+from stream_al.core.strategies.table import create
+
+FOLD_VERSION = 3
+DAY_MS = 86_400_000
+KEEP_CLOSED_MS = 16 * DAY_MS  # twice the default life of a request; older ones are no longer asked about
+WARM_LABELS, WARM_LABELS_PER_CLASS = 30, 5
+OBSERVED_AT_ONCE = 1_000
+OBSERVE_EVERY_S = 10.0
+RECENT_BUCKETS = 20
+MOST_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the model says of n samples; all arrays have n rows.
+
+    Attributes
+    ----------
+    probabilities
+        Shape (n, K); a row of zeros where the model has no answer.
+    utility, confidence, expected_correct
+        In [0, 1]; the confidence is the shown class's probability.
+    cold
+        Where nothing informative can be said: no answer, or fewer than two classes known.
+    """
+
+    probabilities: NDArray[np.float64]
+    utility: NDArray[np.float64]
+    cold: NDArray[np.bool_]
+    confidence: NDArray[np.float64]
+    expected_correct: NDArray[np.float64]
+
+
+class Fold:
+    """State of one ledger up to ``position``."""
+
+    def __init__(self, keep_closed_ms: int = KEEP_CLOSED_MS) -> None:
+        self.keep_closed_ms = keep_closed_ms
+        self.position = 0
+        self.version = 0
+        self.clock_ms = 0
+        self.genesis: Genesis | None = None
+        self.budget = Budget(fraction=0.0)  # until the ledger names one, nothing may be asked
+        self.model: Model | None = None
+        self.strategy: QueryStrategy | None = None
+        self.calibration = Calibration()
+        self.accuracy = Accuracy()
+        self.drift = Drift()
+        self.warmed = False
+        self.class_counts: Counter[str] = Counter()
+        self.closed: dict[str, int] = {}
+        self.labels: dict[str, tuple[Label, int, str]] = {}
+        self.answers: dict[str, str] = {}
+        self.ends: dict[int, int] = {}
+        self.buckets = 0
+        self.grants: dict[int, Grant] = {}
+        self.last_grant = 0
+        self.grant_spent: dict[int, int] = {}  # of open grants, as far as buckets told
+        self.granted_spent: Counter[str] = Counter()
+        self.observed = 0
+        self.observe_credit = 0.0
+        self.last_grant_ms = 0
+        self.learned = 0
+        self.outcomes: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.last_label_ms = 0
+        self.last_bucket_ms = 0
+        self.observe_rate = 1.0
+        self.mean_p = 1.0
+        self._recent: deque[tuple[int, int, int, int]] = deque(maxlen=RECENT_BUCKETS)
+
+    # --- folding ---------------------------------------------------------------------------------------------
+
+    def apply(self, offset: int, record: LedgerRecord | None) -> None:
+        """Fold the record at ``offset``; None stands for one that this version cannot read."""
+        if record is None:
+            self.errors["unreadable"] += 1
+        elif self.genesis is None and not isinstance(record, Genesis):
+            self.errors["before_genesis"] += 1
+        else:
+            _FOLD[record.kind](self, offset, record)
+        self.position = offset + 1
+
+    def _genesis(self, _: int, record: Genesis) -> None:
+        if self.genesis is not None:
+            self.errors["second_genesis"] += 1
+            return
+        self.genesis = record
+        self.model = Model(record.spec, classes=record.classes, seed=record.seed)
+        self.strategy = create(record.strategy)
+        self._advance_clock(record.created_at)
+
+    def _budget(self, _: int, record: Budget) -> None:
+        self.budget = record
+        assert self.strategy is not None
+        self.strategy = with_novelty(self.strategy, record.novelty)
+
+    def _close(self, record: Closing, at: str) -> bool:
+        """Note that a request is closed; False where it was already."""
+        self._advance_clock(at)
+        if record.request_id in self.closed:
+            self.errors["closed_twice"] += 1
+            return False
+        self.closed[record.request_id] = self.clock_ms
+        self.reasons[record.query.reason] += 1
+        self._forget()
+        return True
+
+    def _label(self, offset: int, record: Learned) -> None:
+        if not self._close(record, record.received_at):
+            return
+        self.outcomes["learned" if record.learn else "credited"] += 1
+        self.last_label_ms = self.clock_ms
+        self.answers[record.request_id] = record.answer
+        known = self.labels.get(record.id)
+        if known is None or known[2] != record.answer:  # a label does not stay young by being used again
+            self.labels.pop(record.id, None)  # keeps the table in the order of the ledger
+            self.labels[record.id] = (record.label, self.clock_ms, record.answer)
+        key = label_key(record.label)
+        self._credit(offset, record, key)
+        if record.learn:
+            self._learn(record, key)
+        if self.learned:
+            self.version = offset + 1
+
+    def _learn(self, record: Learned, key: str) -> None:
+        assert self.model is not None
+        assert self.strategy is not None
+        seen = self.model.assess([record.features]) if self.strategy.stateful else None
+        error = self.model.learn(record.features, record.label)
+        if error is not None:
+            self.errors[error] += 1
+            return
+        if seen is not None:
+            self.strategy.learn(seen)
+        self.learned += 1
+        self.class_counts[key] += 1
+        enough = len(self.class_counts) > 1 and min(self.class_counts.values()) >= WARM_LABELS_PER_CLASS
+        self.warmed = self.warmed or (enough and self.learned >= WARM_LABELS)
+
+    def _credit(self, offset: int, record: Learned, key: str) -> None:
+        p, m, correct = (
+            record.query.inclusion_probability,
+            record.query.expected_correct,
+            record.model.label == key,
+        )
+        if not 0 < p <= 1:
+            self.errors["no_probability"] += 1
+            return
+        terms, answered = Terms.of(p, m, correct=correct), Answered.of(p, record.model, key)
+        self.accuracy.label(record.source.partition, record.source.offset, terms, answered)
+        if record.model.confidence > 0:
+            weight = min(self.mean_p / p, HEAVIEST)
+            self.calibration.learn(record.model.confidence, correct=correct, weight=weight)
+            if self.drift.label(offset, m, correct=correct):
+                self._drifted(offset)
+
+    def _drifted(self, offset: int) -> None:
+        """React to an alarm: what is told since the last one begins anew, and the model may forget."""
+        assert self.model is not None
+        self.accuracy.begin_epoch()
+        error = self.model.on_drift()
+        if error is not None:
+            self.errors[error] += 1
+        elif self.learned:
+            self.version = offset + 1
+
+    def _skip(self, _: int, record: Skipped) -> None:
+        if self._close(record, record.received_at):
+            self.outcomes["skipped"] += 1
+            self._close_unlabelled(record)
+            self.answers[record.request_id] = record.answer
+
+    def _expire(self, _: int, record: Expired) -> None:
+        if self._close(record, record.expired_at):
+            self.outcomes[record.reason] += 1
+            self._close_unlabelled(record)
+
+    def _close_unlabelled(self, record: Skipped | Expired) -> None:
+        self.accuracy.label(record.source.partition, record.source.offset, Terms(unlabelled=1))
+
+    def _bucket(self, offset: int, record: Bucket) -> None:
+        self.buckets = record.number + 1
+        self.accuracy.bucket(record)
+        if self.drift.bucket(offset, record.sums):
+            self._drifted(offset)
+        for partition, (_start, end) in record.ranges.items():
+            self.ends[partition] = max(end, self.ends.get(partition, 0))
+        for number, spent in record.grants.items():
+            grant = self.grants.get(number)
+            if grant is None:
+                continue
+            self.grant_spent[number] = max(spent.spent, self.grant_spent.get(number, 0))
+            if spent.closed:
+                self.granted_spent[grant.grant] += self.grant_spent.pop(number)
+                del self.grants[number]
+        first, last = milliseconds(record.first_at), milliseconds(record.last_at)
+        self.last_bucket_ms = last
+        if self._recent:
+            seconds, learned = (last - self._recent[-1][2]) / 1000, self.learned - self._recent[-1][3]
+            credit = self.observe_credit + max(learned, seconds / OBSERVE_EVERY_S)
+            self.observe_credit = min(credit, OBSERVED_AT_ONCE)
+        self._recent.append((record.sums.samples, first, last, self.learned))
+        recent = self.accuracy.latest(RECENT_BUCKETS)
+        self.mean_p = recent.sum_p / recent.samples if recent.samples else 1.0
+        self._set_observe_rate()
+        advance = self.budget.advance
+        self.warmed = self.warmed or (advance > 0 and self.granted_spent["advance"] >= advance)
+
+    def _set_observe_rate(self) -> None:
+        if self.observed < OBSERVED_AT_ONCE:
+            self.observe_rate = 1.0
+            return
+        samples = sum(r[0] for r in self._recent)
+        seconds = max(0.0, (self._recent[-1][2] - self._recent[0][1]) / 1000)
+        labels = self.learned - self._recent[0][3]
+        self.observe_rate = min(1.0, 2 * max(labels, seconds / OBSERVE_EVERY_S) / max(samples, 1))
+
+    def _observe(self, offset: int, record: Observe) -> None:
+        assert self.model is not None
+        self.observed += 1
+        if self.observed > OBSERVED_AT_ONCE:
+            self.observe_credit -= 1
+        error = self.model.observe(record.features)
+        if error is not None:
+            self.errors[error] += 1
+            return
+        assert self.strategy is not None
+        if self.strategy.stateful:
+            self.strategy.observe(self.model.assess([record.features]))
+        if self.learned:
+            self.version = offset + 1
+
+    def _grant(self, _: int, record: Grant) -> None:
+        self._advance_clock(record.issued_at)
+        self.last_grant = max(self.last_grant, record.number)
+        self.last_grant_ms = milliseconds(record.issued_at)
+        self.grants[record.number] = record
+
+    def _advance_clock(self, at: str) -> None:
+        self.clock_ms = max(self.clock_ms, milliseconds(at))
+
+    def _forget(self) -> None:
+        """Drop what is older than any request can be; both tables are in the order of the ledger."""
+        oldest = self.clock_ms - self.keep_closed_ms
+        while self.closed:
+            request_id, at = next(iter(self.closed.items()))
+            if at >= oldest:
+                break
+            del self.closed[request_id]
+            self.answers.pop(request_id, None)
+        while self.labels:
+            name, (_label, at, _answer) = next(iter(self.labels.items()))
+            if at >= oldest:
+                break
+            del self.labels[name]
+
+    # --- reading ---------------------------------------------------------------------------------------------
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        return self.model.classes if self.model is not None else ()
+
+    @property
+    def warming(self) -> bool:
+        """Whether the model still warms up: too few labels, and the advance is not spent."""
+        return not self.warmed
+
+    @property
+    def observe_room(self) -> int:
+        """How many observes may enter the ledger: 1,000 at once, then one a learned label or one in 10 s."""
+        return max(OBSERVED_AT_ONCE - self.observed, int(self.observe_credit), 0)
+
+    def grants_of(self, partition: int) -> list[Grant]:
+        """Return the grants of one partition that no bucket has closed, in order of their number."""
+        return [g for g in self.grants.values() if g.partition == partition]
+
+    def score(self, batch: Sequence[Mapping[str, Any]]) -> Scores:
+        """Score n samples by their features."""
+        assert self.model is not None, "a fold without genesis scores nothing"
+        assert self.strategy is not None
+        assessment = self.model.assess(batch)
+        p = assessment.probabilities
+        n = len(batch)
+        confidence = p.max(axis=1) if p.shape[1] else np.zeros(n)
+        cold = (confidence <= 0) | (p.shape[1] < 2)
+        m = self.calibration.expected_correct(confidence)
+        return Scores(p, self.strategy.utility(assessment), cold, confidence, m)
+
+    def shown(self, probabilities: NDArray[np.float64]) -> Shown:
+        """Return what is shown of one row of probabilities: the 20 highest by label key, and the others' sum."""
+        assert self.genesis is not None
+        if not probabilities.any():
+            return Shown(self.genesis.model, self.version)
+        order = np.argsort(-probabilities, kind="stable")
+        top = {label_key(self.classes[i]): float(probabilities[i]) for i in order[:MOST_SHOWN]}
+        return Shown(self.genesis.model, self.version, top, float(probabilities[order[MOST_SHOWN:]].sum()))
+
+
+def clipped(m: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return m as it enters the modelled variance."""
+    return np.clip(m, LOWEST_M, HIGHEST_M)
+
+
+_FOLD: dict[str, Callable[[Fold, int, Any], None]] = {
+    "genesis": Fold._genesis,
+    "budget": Fold._budget,
+    "label": Fold._label,
+    "skip": Fold._skip,
+    "expire": Fold._expire,
+    "bucket": Fold._bucket,
+    "observe": Fold._observe,
+    "grant": Fold._grant,
+}
+
+__all__ = ["FOLD_VERSION", "Fold", "Scores", "clipped"]

@@ -1,0 +1,53 @@
+"""Labels as they travel, and their text form as JSON keys and choices.
+
+A label is a string, an integer or a boolean and comes back as it came: ``1``, ``True`` and ``"1"`` are three
+classes although Python calls the first two equal. Whatever needs a label as a key (a JSON object, a choice
+on the label page, a metric) uses ``label_key``, which keeps them apart.
+"""
+
+from __future__ import annotations
+
+import json
+
+Label = str | int | bool
+
+# Deeper JSON makes the parser's answer depend on the interpreter's stack; such a text is no class name.
+MAX_DEPTH = 100
+
+
+def label_key(label: Label) -> str:
+    r"""Write a label as a JSON key: a string as itself, any other as its JSON text.
+
+    A string that itself parses as JSON is written with its quotes, so that keys of different labels differ.
+
+    >>> [label_key(label) for label in ("fraud", 1, True, "1", "true", '"fraud"')]
+    ['fraud', '1', 'true', '"1"', '"true"', '"\\"fraud\\""']
+    """
+    if isinstance(label, str) and not _is_json(label):
+        return label
+    return json.dumps(label, ensure_ascii=False)
+
+
+def label_of(key: str) -> Label:
+    """Read a label back from its key; a text that no label has as its key is read as a string.
+
+    >>> [label_of(key) for key in ("fraud", "1", "true", '"1"', "1.5")]
+    ['fraud', 1, True, '1', '1.5']
+    """
+    label = json.loads(key) if _is_json(key) else key
+    return label if isinstance(label, str | int) else key
+
+
+def _is_json(text: str) -> bool:
+    """Say whether a text is JSON by the standard, where NaN and Infinity are not."""
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        return False
+    try:
+        json.loads(text, parse_constant=_refuse)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)

@@ -1,0 +1,436 @@
+"""The learner: requests, answers and reports in; ledger records out. The sequencer of the ledger.
+
+Theory of operation
+-------------------
+The learner's own tables (open requests, answers that wait for their request, the open bucket) are caches of the
+topics: dropped whole on any error and rebuilt at every start, which is the same code path. Between two turns the
+fold has read everything the learner wrote, so whatever is in the fold is final and whatever is not is open::
+
+    request ──▶ open ──▶ answered (label, skip) ──▶ closed in the ledger
+                   ├───▶ its id has a known label ─▶ closed, not asked again
+                   └───▶ nobody answered ─────────▶ expired, once answers were read past ``expires_at``
+
+    answer ──▶ names an open request ──▶ closes it; the first is learned, others of the same id are credited
+          ├──▶ names none ──▶ waits a minute ──▶ rejected: unknown_request
+          ├──▶ names a closed one ──▶ rejected: closed_request
+          └──▶ was taken before (its position is in the ledger) ──▶ ignored
+
+Positions: those of ``reports`` move with a bucket only; that of an answers partition never passes its oldest
+waiting answer, and the state beside it says which of the later ones are done.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Literal
+
+from stream_al.core.fold import Fold
+from stream_al.core.grants import Dealer
+from stream_al.core.messages import (
+    Answer,
+    Bucket,
+    Budget,
+    Expired,
+    LabelRequest,
+    Learned,
+    LedgerRecord,
+    Observe,
+    Report,
+    Skipped,
+    Spent,
+    Sums,
+    Tally,
+    milliseconds,
+    timestamp,
+)
+
+BUCKET_SAMPLES = 50
+MOST_WAITING = 100  # a partition; their offsets must fit into the state beside the position
+MOST_OBSERVES_KEPT = 2_000
+DAY_MS = 86_400_000
+
+Rejection = Literal["unknown_request", "closed_request", "id_mismatch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an answer stands in its topic."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}-{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A tombstone on the requests topic: of one request, or of all open ones of an id."""
+
+    id: str
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What was read since the last turn.
+
+    ``read_through`` says for each input (``requests``, ``reports``, ``answers``) a time such that everything
+    committed before it has been read.
+    """
+
+    now_ms: int
+    requests: list[LabelRequest | Withdrawal] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    answers: list[tuple[Place, int, Answer]] = field(default_factory=list)  # where, when written (ms), what
+    read_through: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Step:
+    """What one commit of the learner writes."""
+
+    ledger: list[LedgerRecord] = field(default_factory=list)
+    withdrawn: list[tuple[str, str]] = field(
+        default_factory=list
+    )  # (id, request_id) to publish as tombstones
+    rejected: list[tuple[Place, Rejection]] = field(default_factory=list)
+    bucket_closed: bool = False
+
+
+@dataclass(slots=True)
+class _Waiting:
+    answer: Answer
+    since_ms: int
+
+
+class Learner:
+    """Machine without I/O: joins answers to requests and writes the ledger's records.
+
+    Parameters
+    ----------
+    fold
+        Shared state; the caller has read it to the ledger's end before every turn.
+    budget
+        The limits in force, as last written to the ledger.
+    now_ms
+        The learner's clock at its start.
+    """
+
+    def __init__(
+        self,
+        fold: Fold,
+        budget: Budget,
+        *,
+        now_ms: int,
+        label_ttl_ms: int,
+        wait_unknown_ms: int,
+        bucket_ms: int,
+        transaction_timeout_ms: int,
+    ) -> None:
+        self.fold = fold
+        self.budget = budget
+        self.label_ttl_ms = label_ttl_ms
+        self.wait_unknown_ms = wait_unknown_ms
+        self.bucket_ms = bucket_ms
+        self.dealer = Dealer(fold, now_ms, transaction_timeout_ms)
+        self.clock_ms = now_ms
+        self.started_ms = now_ms
+        self.first_deal = fold.last_grant == 0 and fold.buckets == 0
+        self.pending: dict[str, LabelRequest] = {}
+        self.by_id: dict[str, list[str]] = {}
+        self.expiries: list[tuple[int, str]] = []
+        self.waiting: dict[Place, _Waiting] = {}
+        self.done: dict[tuple[str, int], tuple[int, frozenset[int]]] = {}
+        self.ends = dict(fold.ends)
+        self.floors: dict[int, int] = {}
+        self.unread: list[tuple[int, int, int]] = [(now_ms, p, end) for p, end in fold.ends.items()]
+        self.sums = Sums()
+        self.ranges: dict[int, tuple[int, int]] = {}
+        self.first_at, self.last_at = "", ""
+        self.bucket_grants: dict[int, Spent] = {}
+        self.observes: list[Observe] = []
+        self.dropped: Counter[str] = Counter()
+
+    # --- start -----------------------------------------------------------------------------------------------
+
+    def remember(self, requests: Iterable[LabelRequest | Withdrawal]) -> None:
+        """Rebuild the table of open requests from those read before the last start.
+
+        Those older than the fold's memory of closed requests are left out: they were closed long ago.
+        """
+        oldest = self.fold.clock_ms - self.fold.keep_closed_ms
+        for request in requests:
+            if isinstance(request, LabelRequest) and milliseconds(request.requested_at) >= oldest:
+                self.dealer.request(milliseconds(request.requested_at), self.budget)
+                if request.request_id not in self.fold.closed:
+                    self._open(request)
+
+    def resume_answers(self, topic: str, partition: int, state: str) -> None:
+        """Restore which answers after the committed position were already taken."""
+        try:
+            read, *steps = json.loads(state)
+            self.done[topic, partition] = (int(read), frozenset(accumulate(int(o) for o in steps)))
+        except (ValueError, TypeError, OverflowError):
+            return
+
+    def was_taken(self, place: Place) -> bool:
+        """Whether an answer was taken before the last start; the position stands before it because another waits."""
+        read, waiting = self.done.get((place.topic, place.partition), (0, frozenset[int]()))
+        return place.offset < read and place.offset not in waiting
+
+    # --- a turn ----------------------------------------------------------------------------------------------
+
+    def on(self, turn: Turn) -> Step:
+        """React to what was read; the caller commits the step and reads it back before the next turn."""
+        self.clock_ms = max(self.clock_ms, turn.now_ms)
+        step = Step()
+        read_requests = turn.read_through.get("requests", 0)
+        read_reports = min(turn.read_through.get("reports", 0), read_requests)
+        for request in turn.requests:
+            self._request(request, step)
+        self._raise_floors(read_requests)
+        for report in turn.reports:
+            self._report(report)
+        for place, written_ms, answer in turn.answers:
+            self._answer(place, written_ms, answer, step)
+        self._retry_waiting(read_requests, step)
+        self._expire(turn.read_through.get("answers", 0), step)
+        self.dealer.settle(read_reports)
+        self._close_bucket(step)
+        if self.first_deal or read_reports >= self.started_ms:
+            step.ledger += self.dealer.deal(
+                self.clock_ms,
+                len(self.pending),
+                self.budget,
+                first=self.first_deal,
+                warming=self.fold.warming,
+            )
+            self.first_deal = False
+        return step
+
+    # --- requests --------------------------------------------------------------------------------------------
+
+    def _request(self, request: LabelRequest | Withdrawal, step: Step) -> None:
+        if isinstance(request, Withdrawal):
+            self._withdraw(request, step)
+            return
+        if request.request_id in self.pending or request.request_id in self.fold.closed:
+            self.dropped["request_again"] += 1
+            return
+        if request.source.offset < self.floors.get(request.source.partition, 0):
+            self.dropped["request_decided_before"] += 1
+            return
+        self.dealer.request(milliseconds(request.requested_at), self.budget)
+        self._open(request)
+        known = self.fold.labels.get(request.id)
+        if known is not None and known[1] >= self.clock_ms - self.label_ttl_ms:
+            answer = Answer(request.id, label=known[0])
+            self._close(request, answer, known[2], step, learn=False, withdraw=True)
+
+    def _open(self, request: LabelRequest) -> None:
+        self.pending[request.request_id] = request
+        self.by_id.setdefault(request.id, []).append(request.request_id)
+        heapq.heappush(self.expiries, (milliseconds(request.expires_at), request.request_id))
+
+    def _forget(self, request: LabelRequest) -> None:
+        del self.pending[request.request_id]
+        others = self.by_id[request.id]
+        others.remove(request.request_id)
+        if not others:
+            del self.by_id[request.id]
+
+    def _withdraw(self, withdrawal: Withdrawal, step: Step) -> None:
+        named = [withdrawal.request_id] if withdrawal.request_id else list(self.by_id.get(withdrawal.id, ()))
+        for request_id in named:
+            request = self.pending.get(request_id)
+            if request is not None and request.id == withdrawal.id:
+                self._forget(request)
+                step.ledger.append(self._expired(request, "withdrawn"))
+
+    def _expired(self, request: LabelRequest, reason: Literal["expired", "withdrawn"]) -> Expired:
+        return Expired(
+            request.request_id, request.id, request.source, request.query, request.model, request.requested_at,
+            timestamp(self.clock_ms), reason,
+        )  # fmt: skip
+
+    def _expire(self, read_answers_ms: int, step: Step) -> None:
+        while self.expiries and self.expiries[0][0] < read_answers_ms:
+            request = self.pending.get(heapq.heappop(self.expiries)[1])
+            if request is not None:
+                self._forget(request)
+                step.ledger.append(self._expired(request, "expired"))
+                step.withdrawn.append((request.id, request.request_id))
+
+    def _raise_floors(self, read_requests_ms: int) -> None:
+        """Below a tally whose requests were all read, a request that is not known was decided before."""
+        later = []
+        for at, partition, end in self.unread:
+            if at < read_requests_ms:
+                self.floors[partition] = max(end, self.floors.get(partition, 0))
+            else:
+                later.append((at, partition, end))
+        self.unread = later
+
+    # --- answers ---------------------------------------------------------------------------------------------
+
+    def _answer(self, place: Place, written_ms: int, answer: Answer, step: Step) -> None:
+        if self.was_taken(place):
+            return
+        if self._settle_answer(place, answer, step):
+            return
+        held = [p for p in self.waiting if (p.topic, p.partition) == (place.topic, place.partition)]
+        if len(held) >= MOST_WAITING:
+            self._reject(held[0], "unknown_request", step)
+        self.waiting[place] = _Waiting(answer, min(written_ms, self.clock_ms))
+
+    def _settle_answer(self, place: Place, answer: Answer, step: Step) -> bool:
+        """Close what the answer names, or reject it; False where it must wait."""
+        where = str(place)
+        if answer.request_id is None:
+            named = [self.pending[r] for r in self.by_id.get(answer.id, ())]
+            if named:
+                for i, request in enumerate(named):
+                    self._close(request, answer, where, step, learn=i == 0)
+                return True
+            known = self.fold.labels.get(answer.id)
+            if known is None or known[1] < self.clock_ms - self.label_ttl_ms:
+                return False
+            if known[2] != where:
+                self._reject(place, "closed_request", step)
+            return True
+        open_request = self.pending.get(answer.request_id)
+        if open_request is not None:
+            if open_request.id != answer.id:
+                self._reject(place, "id_mismatch", step)
+            else:
+                self._close(open_request, answer, where, step, learn=True)
+            return True
+        if answer.request_id in self.fold.closed:
+            if self.fold.answers.get(answer.request_id) != where:
+                self._reject(place, "closed_request", step)
+            return True
+        return False
+
+    def _close(
+        self,
+        request: LabelRequest,
+        answer: Answer,
+        where: str,
+        step: Step,
+        *,
+        learn: bool,
+        withdraw: bool = False,
+    ) -> None:
+        self._forget(request)
+        if withdraw:
+            step.withdrawn.append((request.id, request.request_id))
+        now = timestamp(self.clock_ms)
+        if answer.skip or answer.label is None:
+            step.ledger.append(
+                Skipped(
+                    request.request_id, request.id, request.source, request.query, request.model,
+                    request.requested_at, now, where, answer.annotator, answer.labeled_at,
+                )
+            )  # fmt: skip
+            return
+        step.ledger.append(
+            Learned(
+                request.request_id, request.id, request.source, request.query, request.model, request.requested_at,
+                request.features, answer.label, learn, now, where, answer.annotator, answer.labeled_at,
+            )
+        )  # fmt: skip
+
+    def _reject(self, place: Place, reason: Rejection, step: Step) -> None:
+        self.waiting.pop(place, None)
+        step.rejected.append((place, reason))
+
+    def _retry_waiting(self, read_requests_ms: int, step: Step) -> None:
+        for place, held in list(self.waiting.items()):
+            if self._settle_answer(place, held.answer, step):
+                self.waiting.pop(place, None)
+            elif held.since_ms + self.wait_unknown_ms <= min(self.clock_ms, read_requests_ms):
+                self._reject(place, "unknown_request", step)
+
+    def answer_position(self, topic: str, partition: int, read: int) -> tuple[int, str]:
+        """Return the position to commit for an answers partition read up to ``read``, and its state."""
+        done, before = self.done.get((topic, partition), (0, frozenset[int]()))
+        now = {p.offset for p in self.waiting if (p.topic, p.partition) == (topic, partition)}
+        waiting = sorted(
+            now | {o for o in before if o >= read}
+        )  # what waited at the last start, not read again yet
+        if not waiting and read >= done:
+            return read, ""
+        steps = [later - earlier for earlier, later in zip([0, *waiting], waiting, strict=False)]
+        state = json.dumps([max(read, done), *steps], separators=(",", ":"))
+        return min([read, *waiting]), state
+
+    # --- reports ---------------------------------------------------------------------------------------------
+
+    def _report(self, report: Report) -> None:
+        if isinstance(report, Observe):
+            if len(self.observes) < MOST_OBSERVES_KEPT:
+                self.observes.append(report)
+            return
+        self._tally(report)
+
+    def _tally(self, tally: Tally) -> None:
+        end = self.ends.get(tally.partition)
+        if end is not None and tally.from_offset < end:
+            self.dropped["tally_again"] += 1
+            return
+        self.ends[tally.partition] = tally.to_offset
+        self.unread.append((self.clock_ms, tally.partition, tally.to_offset))
+        self.dealer.tally(tally, self.clock_ms)
+        if not self.ranges:
+            self.first_at, self.last_at = tally.first_at, tally.last_at
+        start, _ = self.ranges.get(tally.partition, (tally.from_offset, 0))
+        self.ranges[tally.partition] = (start, tally.to_offset)
+        self.first_at = min(self.first_at, tally.first_at)
+        self.last_at = max(self.last_at, tally.last_at)
+        self.sums.add(tally.sums)
+        self.bucket_grants |= tally.grants
+
+    def _close_bucket(self, step: Step, *, flush: bool = False) -> None:
+        if not self.ranges:
+            return
+        first = self.fold.buckets == 0
+        age_ms = self.clock_ms - milliseconds(self.first_at)
+        due = first or age_ms >= self.bucket_ms
+        full = (
+            self.sums.samples + self.sums.invalid >= BUCKET_SAMPLES or age_ms >= DAY_MS
+        )  # reports are not kept for ever
+        if not (flush or (full and due)):
+            return
+        step.ledger.append(
+            Bucket(
+                number=self.fold.buckets,
+                ranges=self.ranges,
+                sums=self.sums,
+                first_at=self.first_at,
+                last_at=self.last_at,
+                grants=self.bucket_grants | self.dealer.take_closed(),
+            )
+        )
+        step.ledger += self._observes_due()
+        step.bucket_closed = True
+        self.sums, self.ranges, self.bucket_grants = Sums(), {}, {}
+
+    def _observes_due(self) -> list[Observe]:
+        """Return the observes that enter the ledger; the fold says how many may."""
+        kept = self.observes[: self.fold.observe_room]
+        self.dropped["observe"] += len(self.observes) - len(kept)
+        self.observes = []
+        return kept
+
+    def flush(self) -> Step:
+        """Close the open bucket whatever its size: for the end of a finite stream."""
+        step = Step()
+        self._close_bucket(step, flush=True)
+        return step

@@ -1,0 +1,385 @@
+"""The facts that travel: samples, label requests, labels, ledger and report records, as plain typed values.
+
+Three families, by topic:
+
+* **messages** for and from the outside (``samples``, ``labels-requested``, ``labels``);
+* **reports** of scorers to the learner (``reports``): ``Tally``, ``Observe``;
+* **ledger records** (``ledger``), written by the learner only: everything that makes state.
+
+Every report and ledger record begins with ``kind`` and ``schema``. Times that the service writes are ISO 8601 in UTC
+with milliseconds; times in samples and labels are the user's text, shown and never used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from stream_al.core.labels import Label
+
+Feature = float | int | bool | str | list[float] | None
+Features = dict[str, Feature]
+Reason = Literal["warm_up", "informative", "explore"]
+
+SAMPLE_SCHEMA = "stream-al/sample/1"
+REQUEST_SCHEMA = "stream-al/label-request/1"
+PREDICTION_SCHEMA = "stream-al/prediction/1"
+REPORT_SCHEMA = "stream-al/report/1"
+LEDGER_SCHEMA = "stream-al/ledger/1"
+
+REQUEST_ID_HEADER = "stream_al.request_id"
+
+
+def timestamp(ms: int) -> str:
+    """Format milliseconds since the epoch as the ISO 8601 text used in all messages.
+
+    >>> timestamp(1_000)
+    '1970-01-01T00:00:01.000Z'
+    """
+    return datetime.fromtimestamp(ms / 1000, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def milliseconds(text: str) -> int:
+    """Parse a time written by ``timestamp``.
+
+    >>> milliseconds("1970-01-01T00:00:01.000Z")
+    1000
+    """
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+# --- messages ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a sample stands in its topic: its identity."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: str | None = None
+
+    @property
+    def request_id(self) -> str:
+        return f"{self.partition}-{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One member of the stream. ``id`` is its name for people and for the join, not its identity."""
+
+    id: str
+    features: Features
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Why a label was requested. All numbers were fixed before the coin and, the threshold apart, lie in [0, 1].
+
+    Attributes
+    ----------
+    utility, threshold
+        Informativeness, and the value of it at which the ramp is half way.
+    inclusion_probability
+        The probability really used, after every cap and gate.
+    floor
+        The part of it that does not depend on the utility (exploration).
+    coin
+        The draw; the sample was chosen because ``coin < inclusion_probability``.
+    expected_correct
+        Calibrated probability that the shown class is right (m).
+    """
+
+    strategy: str
+    reason: Reason
+    utility: float
+    threshold: float
+    inclusion_probability: float
+    floor: float
+    coin: float
+    expected_correct: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the model said. ``probabilities`` by label key, highest first, at most 20; ``rest`` is the others' sum."""
+
+    name: str
+    version: int
+    probabilities: dict[str, float] = field(default_factory=dict)
+    rest: float = 0.0
+
+    @property
+    def label(self) -> str | None:
+        """The shown class's key, or None while the model has no answer."""
+        return next(iter(self.probabilities), None)
+
+    @property
+    def confidence(self) -> float:
+        return next(iter(self.probabilities.values()), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRequest:
+    id: str
+    request_id: str
+    features: Features
+    source: Source
+    query: Query
+    model: Shown
+    requested_at: str
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A label or a skip as it came back. Exactly one of ``label`` and ``skip`` says something."""
+
+    id: str
+    label: Label | None = None
+    skip: bool = False
+    request_id: str | None = None
+    annotator: str | None = None
+    labeled_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One score, for the optional ``predictions`` topic."""
+
+    id: str
+    source: Source
+    model: Shown
+    utility: float
+    inclusion_probability: float
+    expected_correct: float
+    schema: str = PREDICTION_SCHEMA
+
+
+# --- reports -------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Sums:
+    """Sums over decided samples; what the accuracy estimate needs of those nobody labels.
+
+    ``sum_m``, ``sum_v`` and ``sum_v_over_p`` run over samples with p > 0; v = m (1 - m) with m clipped to
+    [.03, .97]. ``uncovered`` counts the samples with p = 0. ``invalid`` ones were unreadable and not decided.
+    """
+
+    samples: int = 0
+    uncovered: int = 0
+    invalid: int = 0
+    requests: int = 0
+    sum_p: float = 0.0
+    sum_m: float = 0.0
+    sum_v: float = 0.0
+    sum_v_over_p: float = 0.0
+    sum_confidence: float = 0.0
+    sum_entropy: float = 0.0
+    predicted: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: Sums) -> None:
+        self.samples += other.samples
+        self.uncovered += other.uncovered
+        self.invalid += other.invalid
+        self.requests += other.requests
+        self.sum_p += other.sum_p
+        self.sum_m += other.sum_m
+        self.sum_v += other.sum_v
+        self.sum_v_over_p += other.sum_v_over_p
+        self.sum_confidence += other.sum_confidence
+        self.sum_entropy += other.sum_entropy
+        for key, count in other.predicted.items():
+            self.predicted[key] = self.predicted.get(key, 0) + count
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a partition did with one grant so far."""
+
+    spent: int
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A scorer's account of the half-open range of offsets that one commit decided in one partition."""
+
+    kind: Literal["tally"] = field(default="tally", kw_only=True)
+    schema: str = field(default=REPORT_SCHEMA, kw_only=True)
+    partition: int
+    from_offset: int
+    to_offset: int
+    first_at: str
+    last_at: str
+    sums: Sums
+    grants: dict[int, Spent] = field(default_factory=dict)
+    state_lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Observe:
+    """Features of a randomly drawn sample, for unsupervised state. Report and ledger record alike."""
+
+    kind: Literal["observe"] = field(default="observe", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    source: Source
+    features: Features
+
+
+Report = Tally | Observe
+
+
+# --- ledger --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Genesis:
+    """The first record: what every replica obeys. ``start`` is the first offset of each partition then known."""
+
+    kind: Literal["genesis"] = field(default="genesis", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    ledger_id: str
+    topic: str
+    start: dict[int, int]
+    model: str
+    spec: object
+    classes: list[Label] | None
+    strategy: str
+    seed: int
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The limits in force from here on.
+
+    ``exploration`` is the floor's share of the budget, ``novelty`` that of what is unlike everything learned.
+    """
+
+    kind: Literal["budget"] = field(default="budget", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    fraction: float | None = None
+    per_hour: int | None = None
+    per_day: int | None = None
+    max_outstanding: int | None = None
+    exploration: float = 0.2
+    novelty: float = 0.0
+
+    @property
+    def capped(self) -> bool:
+        """Whether requests need cap tokens."""
+        return not (self.per_hour is None and self.per_day is None and self.max_outstanding is None)
+
+    @property
+    def burst(self) -> int:
+        """Tokens by which requests may run ahead of ``fraction`` at any time: round(4 √(500 B))."""
+        return 0 if self.fraction is None else round(4 * (500 * self.fraction) ** 0.5)
+
+    @property
+    def advance(self) -> int:
+        """Tokens lent to the cold model, repaid later: min(100, round(600 B))."""
+        return 0 if self.fraction is None else min(100, round(600 * self.fraction))
+
+    @property
+    def allowance(self) -> int:
+        """By how much requests may exceed B·n at any prefix of n samples."""
+        return self.burst + self.advance
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A request answered by a label. ``learn`` is true once per answer; the others are only credited."""
+
+    kind: Literal["label"] = field(default="label", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    request_id: str
+    id: str
+    source: Source
+    query: Query
+    model: Shown
+    requested_at: str
+    features: Features
+    label: Label
+    learn: bool
+    received_at: str
+    answer: str
+    annotator: str | None = None
+    labeled_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A request that an annotator passed on."""
+
+    kind: Literal["skip"] = field(default="skip", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    request_id: str
+    id: str
+    source: Source
+    query: Query
+    model: Shown
+    requested_at: str
+    received_at: str
+    answer: str
+    annotator: str | None = None
+    labeled_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A request that nobody answered in time (``reason`` ``expired``), or that was withdrawn."""
+
+    kind: Literal["expire"] = field(default="expire", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    request_id: str
+    id: str
+    source: Source
+    query: Query
+    model: Shown
+    requested_at: str
+    expired_at: str
+    reason: Literal["expired", "withdrawn"] = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """The learner's merge of tallies: the unit of time of every estimate.
+
+    ``ranges`` holds the half-open range of offsets of each partition that took part.
+    """
+
+    kind: Literal["bucket"] = field(default="bucket", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    number: int
+    ranges: dict[int, tuple[int, int]]
+    sums: Sums
+    first_at: str
+    last_at: str
+    grants: dict[int, Spent] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Tokens dealt to one partition. ``grant`` is ``advance``, ``burst`` or ``cap``; they lapse at ``until``.
+
+    ``pace`` is how many requests a second the dealer expects of a partition that holds cap tokens.
+    """
+
+    kind: Literal["grant"] = field(default="grant", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    number: int
+    grant: Literal["advance", "burst", "cap"]
+    partition: int
+    tokens: int
+    issued_at: str
+    until: str
+    pace: float | None = None
+
+
+Closing = Learned | Skipped | Expired
+LedgerRecord = Genesis | Budget | Learned | Skipped | Expired | Bucket | Observe | Grant

@@ -1,0 +1,363 @@
+"""A River model behind a total edge: nothing that is in the log may raise out of it or poison it.
+
+The model is a fold: the same calls of ``learn`` and ``observe`` give the same model in every process, and
+``predict`` leaves no trace. Three things stand between River and the log:
+
+* **Features** are made to fit by ``FeatureTable`` and **labels** by a typed class table in order of
+  appearance: River sees the codes 0..K-1, a binary-only classifier False and True of two configured classes.
+  With any other number of classes, or an open one, a binary-only classifier is wrapped in one-vs-rest.
+* **Roll-back.** River's pipelines change step by step, so a classifier that raises leaves its scaler
+  changed. The state is kept as a pickled checkpoint and a journal of what was folded since; a failed record
+  is undone by loading the one and replaying the other. A checkpoint is due after as many records as its
+  pickle has blocks of 200 bytes, within bounds: the cost per record stays small for a linear model as for a
+  forest of 100 MB.
+* **Poison.** After each record the model must answer for that very sample with finite numbers (6 us for a
+  linear model); if it did before and no longer does, the record is undone. Trees and neighbours are spared
+  the check: they keep what they saw, and what they saw is finite. A model that fails the check by itself
+  loses it.
+
+Scalers and other unsupervised steps learn from ``observe`` and, as River's pipelines do it, from labelled
+samples, once each. Labelled samples are chosen where the model is uncertain, so a small bias towards them
+remains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_al.core.assessment import Assessment
+from stream_al.core.labels import Label
+from stream_al.core.messages import Feature
+from stream_al.core.model_features import FeatureTable, Row
+from stream_al.core.model_spec import ModelSpecError, build
+
+Entry = tuple[Mapping[str, Feature], Label | None]  # what is folded; None is an observation
+
+POISONED = "Poisoned"
+UNKNOWN_CLASS = "UnknownClass"
+MOST_CLASSES = 1_000  # of an open class table
+UNSEEN = 0.02  # probability shared out over classes that the classifier has not named, 1/K each
+BYTES_PER_RECORD, SHORTEST_JOURNAL, LONGEST_JOURNAL = 200, 64, 65_536
+SPARED = ("river.tree.", "river.forest.", "river.neighbors.", "river.dummy", "stream_al.models.")
+
+
+class Model:
+    """A classifier over samples with any features and labels.
+
+    Parameters
+    ----------
+    spec
+        The River pipeline, see ``model_spec``.
+    classes
+        The closed class table; a label outside it is not learned. None: classes come with their first label.
+    seed
+        Derives all seeds that the spec leaves open.
+
+    Attributes
+    ----------
+    classes : tuple of labels
+        The class table: configured, or in order of appearance.
+    learned : int
+        How many labels were learned.
+
+    Raises
+    ------
+    ModelSpecError
+        If the spec cannot be built, or the classes are fewer than two or not distinct.
+    """
+
+    def __init__(self, spec: object, *, classes: Sequence[Label] | None, seed: int) -> None:
+        self._state = _State.build(spec, classes, seed)
+        self._journal: list[bytes] = []
+        self._checkpoint = b""
+        self._due = 0
+        self._save()
+        if not self._checkpoint:
+            raise ModelSpecError("model", "cannot be pickled, so its state cannot be kept")
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        return self._state.classes
+
+    @property
+    def learned(self) -> int:
+        return self._state.learned
+
+    def predict(self, batch: Sequence[Mapping[str, Feature]]) -> NDArray[np.float64]:
+        """Return the class probabilities of n samples; never raises.
+
+        Returns
+        -------
+        Shape (n, K) for the K ``classes``. Each row sums to 1, or is all zeros where the model has no
+        answer: before its first label, or where River raises or answers with NaN.
+        """
+        k = len(self.classes)
+        if not (batch and k and self.learned):
+            return np.zeros((len(batch), k))
+        return self._state.assess(batch, whole=False).probabilities
+
+    def assess(self, batch: Sequence[Mapping[str, Feature]]) -> Assessment:
+        """Return the probabilities of n samples as ``predict`` does, and what else the model can tell of them.
+
+        Never raises. Gap, variance, features and committee are there once a classifier that has them has learned
+        a label.
+        """
+        k = len(self.classes)
+        if not (batch and k and self.learned):
+            return Assessment(np.zeros((len(batch), k)))
+        return self._state.assess(batch, whole=True)
+
+    def learn(self, features: Mapping[str, Feature], label: Label) -> str | None:
+        """Learn one label.
+
+        Returns
+        -------
+        None, or what went wrong: ``UnknownClass``, ``Poisoned`` or the name of an exception; then the state
+        is what it was before.
+        """
+        return self._fold((features, label)) if isinstance(label, str | int) else TypeError.__name__
+
+    def observe(self, features: Mapping[str, Feature]) -> str | None:
+        """Show one sample without a label to the unsupervised steps; returns as ``learn`` does."""
+        return self._fold((features, None))
+
+    def on_drift(self) -> str | None:
+        """Tell those steps of the pipeline that have a method ``on_drift``; returns as ``learn`` does."""
+        hooks = [step.on_drift for step in self._state.pipeline.steps.values() if hasattr(step, "on_drift")]
+        try:
+            for hook in hooks:
+                hook()
+        except Exception as error:  # noqa: BLE001 - the fold is total
+            self._restore()
+            return type(error).__name__
+        if hooks:
+            self._save()
+        return None
+
+    def _fold(self, entry: Entry) -> str | None:
+        error = self._state.admit(entry)
+        if error is not None:
+            return error
+        error = self._state.fold(entry)
+        if error is None:
+            self._keep(entry)
+            return None
+        self._restore()
+        if error == POISONED and not self._state.answers(entry[0]):
+            self._state.guarded = False  # it was no better before this record
+            self._save()
+            return self._fold(entry)
+        return error
+
+    def _keep(self, entry: Entry) -> None:
+        try:
+            self._journal.append(pickle.dumps((dict(entry[0]), entry[1]), pickle.HIGHEST_PROTOCOL))
+        except Exception:  # noqa: BLE001 - features too deep to pickle; the state that learned them is not
+            self._save()
+        if len(self._journal) >= self._due:
+            self._save()
+
+    def _save(self) -> None:
+        """Take a checkpoint; a state too deep to pickle lets the journal grow: as exact, but slower."""
+        try:
+            checkpoint = pickle.dumps(self._state, pickle.HIGHEST_PROTOCOL)
+        except Exception:  # noqa: BLE001 - any class of River or of a plug-in may refuse, in its own way
+            self._due *= 2
+            return
+        self._start_from(checkpoint)
+
+    def _start_from(self, checkpoint: bytes) -> None:
+        self._checkpoint = checkpoint
+        self._journal = []
+        self._due = min(max(len(checkpoint) // BYTES_PER_RECORD, SHORTEST_JOURNAL), LONGEST_JOURNAL)
+
+    def _restore(self) -> None:
+        """Return to the state after the last record that was kept."""
+        self._state = pickle.loads(self._checkpoint)  # noqa: S301 - written by this process, or by its snapshot
+        for record in self._journal:
+            with contextlib.suppress(Exception):  # it was folded once, and folding is deterministic
+                self._state.absorb(pickle.loads(record))  # noqa: S301
+        if len(self._journal) >= SHORTEST_JOURNAL:
+            self._save()  # a run of bad records must not replay a long journal each time
+
+    def __getstate__(self) -> bytes:
+        return pickle.dumps(self._state, pickle.HIGHEST_PROTOCOL)
+
+    def __setstate__(self, checkpoint: bytes) -> None:
+        self._state = pickle.loads(checkpoint)  # noqa: S301 - a snapshot is as trusted as the service's own files
+        self._start_from(checkpoint)
+
+
+@dataclass(slots=True)
+class _State:
+    """All that the calls have made: what a checkpoint holds."""
+
+    pipeline: Any
+    features: FeatureTable
+    classes: tuple[Label, ...]
+    codes: dict[tuple[type, Label], int]
+    closed: bool
+    binary: bool
+    guarded: bool
+    learned: int = 0
+
+    @classmethod
+    def build(cls, spec: object, classes: Sequence[Label] | None, seed: int) -> _State:
+        from stream_al.core.model_adapters import named_features  # noqa: PLC0415 - River is slow to import
+
+        known = tuple(classes or ())
+        codes = {(type(label), label): code for code, label in enumerate(known)}
+        if classes is not None and not len(codes) == len(known) >= 2:
+            raise ModelSpecError(
+                "classes", f"must be two or more different labels, are {list(classes)!r:.80}"
+            )
+        pipeline = build(spec, seed=seed, n_classes=len(known) or None)
+        last = list(pipeline.steps.values())[-1]
+        texts, named = named_features(pipeline)
+        return cls(
+            pipeline=pipeline,
+            features=FeatureTable(texts=texts, named=named),
+            classes=known,
+            codes=codes,
+            closed=classes is not None,
+            binary=not last._multiclass,  # noqa: SLF001 - River's way to ask
+            guarded=not type(last).__module__.startswith(SPARED),
+        )
+
+    def admit(self, entry: Entry) -> str | None:
+        """Say why a label has no place in the class table; None if it has one."""
+        label = entry[1]
+        if label is None:
+            return None
+        known = (type(label), label) in self.codes
+        is_open = not self.closed and len(self.classes) < MOST_CLASSES
+        return None if known or is_open else UNKNOWN_CLASS
+
+    def fold(self, entry: Entry) -> str | None:
+        """Absorb a record; on an error's name the state is broken and must be restored."""
+        try:
+            row = self.absorb(entry)
+        except Exception as error:  # noqa: BLE001 - the fold is total
+            return type(error).__name__
+        return POISONED if self.guarded and not self._answers(row) else None
+
+    def absorb(self, entry: Entry) -> Row:
+        features, label = entry
+        row = self.features.learn(features)
+        if label is None:
+            from stream_al.core.model_adapters import observe_one  # noqa: PLC0415 - as above
+
+            observe_one(self.pipeline, row)
+        else:
+            code = self._code(label)
+            self.pipeline.learn_one(row, bool(code) if self.binary else code)
+            self.learned += 1
+        return row
+
+    def answers(self, features: Mapping[str, Feature]) -> bool:
+        """Say whether the model answers for a sample, with finite numbers."""
+        return self._answers(self.features.encode(features))
+
+    def assess(self, batch: Sequence[Mapping[str, Feature]], *, whole: bool) -> Assessment:
+        """Ask a classifier that answers for a micro-batch at once, any other sample by sample.
+
+        ``whole`` asks for more than probabilities.
+        """
+        *before, last = self.pipeline.steps.values()
+        if hasattr(last, "assess_batch"):
+            with contextlib.suppress(Exception):  # asked one by one, the others get an answer
+                return self._at_once(before, last, batch, whole=whole)
+        return Assessment(np.array([self.row(features) for features in batch], dtype=np.float64))
+
+    def _at_once(
+        self, before: Sequence[Any], last: Any, batch: Sequence[Mapping[str, Feature]], *, whole: bool
+    ) -> Assessment:
+        """Ask for all samples; the classifier has its own order of classes, and perhaps not all of them."""
+        rows = [self._transformed(before, features) for features in batch]
+        k = len(self.classes)
+        if not whole:
+            return Assessment(_placed(last.predict_proba_batch(rows), last.classes, k))
+        answers = last.assess_batch(rows)
+        codes, committee = answers.classes, answers.committee
+        return Assessment(
+            _placed(answers.probabilities, codes, k),
+            answers.gap,
+            answers.variance,
+            answers.features,
+            None if committee is None else np.stack([_placed(p, codes, k) for p in committee]),
+        )
+
+    def _transformed(self, before: Sequence[Any], features: Mapping[str, Feature]) -> Row:
+        row = self.features.encode(features)
+        for step in before:
+            row = step.transform_one(row)
+        return row
+
+    def row(self, features: Mapping[str, Feature]) -> list[float]:
+        """Return the K probabilities of a sample."""
+        try:
+            return _spread(self._ask(self.features.encode(features)), len(self.classes))
+        except Exception:  # noqa: BLE001 - River may raise anything on a sample it cannot place
+            return [0.0] * len(self.classes)
+
+    def _answers(self, row: Row) -> bool:
+        try:
+            return all(map(math.isfinite, self._ask(row).values()))
+        except Exception:  # noqa: BLE001 - as above
+            return False
+
+    def _ask(self, row: Row) -> dict[Any, float]:
+        """Return River's probabilities by code; those of a classifier that has only a vote are 1."""
+        try:
+            return self.pipeline.predict_proba_one(row)  # type: ignore[no-any-return]
+        except NotImplementedError:
+            vote = self.pipeline.predict_one(row)
+            return {} if vote is None else {vote: 1.0}
+
+    def _code(self, label: Label) -> int:
+        key = type(label), label
+        if key not in self.codes:
+            self.codes[key] = len(self.classes)
+            self.classes += (label,)
+        return self.codes[key]
+
+
+def _placed(probabilities: NDArray[np.float64], codes: Sequence[int], k: int) -> NDArray[np.float64]:
+    """Turn a column for each named code into K columns, as ``_spread`` does for one row.
+
+    >>> _placed(np.array([[0.25, 0.75]]), [1, 0], 2), _placed(np.array([[1.0]]), [0], 2).round(2)
+    (array([[0.75, 0.25]]), array([[0.99, 0.01]]))
+    """
+    missing = UNSEEN / k
+    scale = 1 + (k - len(codes)) * missing
+    placed = np.full((len(probabilities), k), missing / scale)
+    placed[:, list(codes)] = probabilities / scale
+    total = placed.sum(axis=1)
+    unsound = ~((total > 0) & (total < math.inf) & (placed.min(axis=1) >= 0))
+    placed[unsound] = 0.0
+    return placed
+
+
+def _spread(answer: Mapping[Any, float], k: int) -> list[float]:
+    """Turn probabilities by code, perhaps not of all classes, into K that sum to 1, or into zeros.
+
+    >>> _spread({}, 2), _spread({True: 1.0}, 2), _spread({0: float("nan"), 1: 0.5}, 2)
+    ([0.0, 0.0], [0.009900990099009901, 0.9900990099009901], [0.0, 0.0])
+    """
+    total = sum(answer.values())
+    if not (0 < total < math.inf and min(answer.values()) >= 0):
+        return [0.0] * k
+    missing = UNSEEN / k
+    scale = 1 + (k - len(answer)) * missing
+    row = [missing / scale] * k
+    for code, probability in answer.items():
+        row[int(code)] = probability / total / scale
+    return row

@@ -1,0 +1,1 @@
+"""The service: machines, a broker and one loop."""

@@ -1,0 +1,146 @@
+"""Follows the ledger into a fold: at start from a snapshot if there is a sound one, else from the beginning."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pickle import PicklingError
+
+import structlog
+
+from stream_al.codec import decode_ledger
+from stream_al.core.fold import KEEP_CLOSED_MS, Fold
+from stream_al.core.messages import Genesis, Learned
+from stream_al.service.figures import LEARN_BOUNDS_S, Observations
+from stream_al.service.snapshot import Snapshots
+from stream_al.transport.port import Broker, Closeable, Record, TopicPartition, Unavailable
+
+log = structlog.get_logger("stream_al.ledger")
+
+AT_ONCE = 500
+PROGRESS_AFTER_S = 2.0
+STALLED_S = 60.0
+
+Heartbeat = Callable[[], None]
+
+
+def no_tick() -> None:
+    """Do nothing: what a follower calls during a replay that nobody watches."""
+
+
+class Follower(Closeable):
+    """One replica of the ledger's state.
+
+    Parameters
+    ----------
+    broker, topic
+        Where the ledger is; it has one partition.
+    snapshots
+        Local cache, or None.
+    keep_closed_ms
+        How long closed requests are remembered: longer than any request can live.
+
+    ``tick``, if set, is called again and again during a long replay, so that a health check sees life.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        topic: str,
+        snapshots: Snapshots | None = None,
+        keep_closed_ms: int = KEEP_CLOSED_MS,
+    ) -> None:
+        self.broker = broker
+        self.keep_closed_ms = keep_closed_ms
+        self.tick: Callable[[], None] = no_tick
+        self.tp = TopicPartition(topic, 0)
+        self.snapshots = snapshots
+        self.learn_s = Observations(LEARN_BOUNDS_S)
+        self.fold = self._begin()
+        self.fold.keep_closed_ms = max(self.fold.keep_closed_ms, keep_closed_ms)
+        self.saved_at = self.fold.position
+        self.reader = broker.reader({self.tp: self.fold.position})
+
+    def _begin(self) -> Fold:
+        """Return the newest usable fold: a snapshot of this very ledger, or an empty one."""
+        if self.snapshots is None:
+            return Fold()
+        end = self.end()
+        genesis = self._read_genesis() if end else None
+        found = self.snapshots.load(genesis, end) if genesis is not None else None
+        if found is None:
+            return Fold()
+        log.info("snapshot loaded", position=found.position, behind=end - found.position)
+        return found
+
+    def _read_genesis(self) -> Genesis | None:
+        begin = self.broker.begins(self.tp.topic).get(0, 0)
+        with self.broker.reader({self.tp: begin}) as reader:
+            for record in reader.poll(1, 5.0).get(self.tp, []):
+                found = decode_ledger(record)
+                return found if isinstance(found, Genesis) else None
+        return None
+
+    def end(self, *, committed: bool = True) -> int:
+        """Return the offset after the ledger's last record."""
+        return self.broker.ends(self.tp.topic, committed=committed).get(0, 0)
+
+    def advance(self, max_records: int = AT_ONCE, timeout_s: float = 0.0) -> int:
+        """Fold the next records, if there are any; return how many."""
+        records = self.reader.poll(max_records, timeout_s).get(self.tp, [])
+        for record in records:
+            self._apply(record)
+        return len(records)
+
+    def _apply(self, record: Record) -> None:
+        decoded = decode_ledger(record)
+        started = time.perf_counter()
+        self.fold.apply(record.offset, decoded)
+        if isinstance(decoded, Learned) and decoded.learn:
+            self.learn_s.add(time.perf_counter() - started)
+
+    def position(self) -> int:
+        """Return how far the ledger was read, markers at its end included."""
+        return max(self.fold.position, self.reader.position(self.tp))
+
+    def catch_up(self, end: int, heartbeat: Heartbeat | None = None) -> None:
+        """Fold up to ``end``, telling the progress when it takes more than two seconds.
+
+        Raises
+        ------
+        Unavailable
+            Nothing arrived for a minute.
+        """
+        first, started, told, moved = self.position(), time.monotonic(), 0.0, time.monotonic()
+        while (at := self.position()) < end:
+            if self.advance(timeout_s=0.2):
+                moved = time.monotonic()
+            now = time.monotonic()
+            if now - moved > STALLED_S:
+                raise Unavailable(f"the ledger stands at {at} of {end} and nothing comes")
+            if heartbeat is not None:
+                heartbeat()
+            self.tick()
+            if now - started > PROGRESS_AFTER_S and now - told > PROGRESS_AFTER_S:
+                told, done = now, max(1, at - first)
+                left = (now - started) / done * (end - at)
+                log.info("replaying the ledger", position=at, end=end, seconds_left=round(left, 1))
+        if (took := time.monotonic() - started) > PROGRESS_AFTER_S:
+            log.info("ledger replayed", position=end, seconds=round(took, 1))
+
+    def save(self) -> None:
+        """Write a snapshot if the fold moved; a disk that refuses is reported and otherwise ignored."""
+        if self.snapshots is None or self.fold.genesis is None or self.fold.position == self.saved_at:
+            return
+        try:
+            self.snapshots.save(self.fold)
+            self.saved_at = self.fold.position
+        except (
+            OSError,
+            RecursionError,
+            PicklingError,
+        ) as problem:  # some models nest too deeply to be pickled
+            log.warning("snapshot not written; a restart will replay the ledger", problem=str(problem))
+
+    def close(self) -> None:
+        self.reader.close()

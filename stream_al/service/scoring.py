@@ -1,0 +1,215 @@
+"""The scorer's task: join the group, poll samples, let the machine decide, commit.
+
+One commit, in this order: requests, tallies, observes, predictions and dead letters, and the positions with the
+partitions' state beside them - atomically. Afterwards the fold moves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
+from stream_al.codec import BadRecord, SampleDecoder, dead_letter, encode, encode_request
+from stream_al.config import Settings
+from stream_al.core.messages import Sample
+from stream_al.core.scorer import Gathered, Scorer
+from stream_al.service.figures import BATCH_BOUNDS_S, Observations
+from stream_al.service.follower import Follower
+from stream_al.transport.port import (
+    Broker,
+    Closeable,
+    Member,
+    Output,
+    Position,
+    Rebalanced,
+    Record,
+    TopicPartition,
+    Unavailable,
+)
+
+log = structlog.get_logger("stream_al.scorer")
+
+Clock = Callable[[], int]
+
+
+class ScorerTask(Closeable):
+    """One member of the scorers' group."""
+
+    def __init__(
+        self, broker: Broker, settings: Settings, follower: Follower, clock: Clock, *, writer: str
+    ) -> None:
+        self.broker, self.settings, self.follower, self.clock = broker, settings, follower, clock
+        self.writer = writer
+        s = settings.samples
+        self.decode = SampleDecoder(s.id, s.features, s.timestamp, s.max_bytes)
+        self.machine = Scorer(
+            follower.fold,
+            label_ttl_ms=round(settings.labels.ttl_s * 1000),
+            predictions=settings.scorer.predictions,
+        )
+        self.member: Member | None = None
+        self.dead: dict[int, list[tuple[str, Output]]] = {}  # with the reason
+        self.outcomes: Counter[str] = Counter()  # these three: committed by this process
+        self.reasons: Counter[str] = Counter()
+        self.dead_letters: Counter[str] = Counter()
+        self.batch_s = Observations(BATCH_BOUNDS_S)
+        self.since_ms = 0
+        self.commits = 0
+        self.reports = 1  # partitions of the reports topic; a source partition always reports to the same one
+
+    @property
+    def ready(self) -> bool:
+        """Whether the group and the fold are joined."""
+        return self.member is not None and self.follower.fold.genesis is not None
+
+    def turn(self, timeout_s: float) -> int:
+        """Do one round; return the samples handled."""
+        if self.follower.fold.genesis is None:
+            self.follower.advance(timeout_s=timeout_s)
+            return 0
+        member = self._joined()
+        room = self.settings.scorer.commit_samples - self.machine.gathered
+        waiting = min(timeout_s, max(0.0, self._due_in_s())) if self.machine.gathered else timeout_s
+        polled = member.poll(max(0, room), waiting)
+        for tp in polled.revoked:
+            self._drop(tp.partition)
+        if polled.assigned:
+            self._assign(member, polled.assigned)
+        handled = sum(self._on(tp, records) for tp, records in polled.records.items())
+        if self.machine.gathered and (self._due_in_s() <= 0 or room <= handled):
+            self.commit()
+        elif not self.machine.gathered:
+            self.follower.advance()
+        return handled
+
+    def _joined(self) -> Member:
+        if self.member is None:
+            group = f"{self.settings.group}-scorer"
+            self.reports = max(1, self.broker.partitions(self.settings.topics.reports))
+            self.member = self.broker.join(group, self.settings.topics.samples, writer=self.writer)
+            self.member.fence_predecessors()
+            log.info("joined", group=group, topic=self.settings.topics.samples)
+        return self.member
+
+    def _due_in_s(self) -> float:
+        waited = self.clock() - self.since_ms
+        return (
+            (self.settings.scorer.commit_ms - waited) / 1000 if waited >= 0 else 0.0
+        )  # the clock was set back: now
+
+    def _drop(self, partition: int) -> None:
+        self.machine.revoke(partition)
+        self.dead.pop(partition, None)
+        log.info("partition revoked", partition=partition)
+
+    def _assign(self, member: Member, assigned: Mapping[TopicPartition, Position | None]) -> None:
+        """Take partitions over; the ledger is read to an end taken after the assignment first."""
+        self.follower.catch_up(self.follower.end())
+        begins = self.broker.begins(self.settings.topics.samples)
+        for tp, position in assigned.items():
+            offset, state = (position.offset, position.state) if position is not None else (None, "")
+            lost = self.machine.states_lost
+            start = self.machine.assign(tp.partition, offset, state, begins.get(tp.partition, 0))
+            member.seek(tp, start)
+            log.info("partition assigned", partition=tp.partition, offset=start)
+            if self.machine.states_lost > lost:
+                log.warning(
+                    "partition state lost: no tokens until they are earned anew", partition=tp.partition
+                )
+
+    def _on(self, tp: TopicPartition, records: Sequence[Record]) -> int:
+        if not records or tp.partition not in self.machine.partitions:
+            return 0
+        now = self.clock()
+        if not self.machine.gathered:
+            self.since_ms = now
+        samples: list[Sample] = []
+        bad = 0
+        for record in records:
+            try:
+                samples.append(self.decode(record))
+            except BadRecord as problem:
+                bad += 1
+                letter = dead_letter(self.settings.topics.dead_letters, record, problem, "scorer")
+                self.dead.setdefault(tp.partition, []).append((problem.reason, letter))
+        started = time.perf_counter()
+        self.machine.on(tp.partition, samples, records[-1].offset + 1, bad, now)
+        if samples:
+            self.batch_s.add(time.perf_counter() - started)
+        return len(records)
+
+    def commit(self) -> None:
+        """Write what was gathered; afterwards the fold moves."""
+        member = self._joined()
+        gathered = self.machine.take()
+        samples = self.settings.topics.samples
+        positions = {TopicPartition(samples, p): Position(o, s) for p, (o, s) in gathered.positions.items()}
+        try:
+            member.commit(self._outputs(gathered), positions)
+        except Rebalanced as why:
+            log.warning("commit refused; reading positions again", why=str(why))
+            self._start_over(member)
+            return
+        except Unavailable:
+            self.abandon()
+            raise
+        self._count(gathered)
+        self.machine.committed()
+        self.dead.clear()
+        self.commits += 1
+        self.follower.advance()
+
+    def _count(self, gathered: Gathered) -> None:
+        for tally in gathered.tallies:
+            s = tally.sums
+            self.outcomes.update(requested=s.requests, uncovered=s.uncovered, invalid=s.invalid)
+            self.outcomes["passed"] += s.samples - s.requests - s.uncovered
+        self.reasons.update(r.query.reason for r in gathered.requests)
+        self.dead_letters.update(reason for letters in self.dead.values() for reason, _ in letters)
+
+    def _outputs(self, gathered: Gathered) -> list[Output]:
+        topics, shown = self.settings.topics, self.settings.samples
+        outputs = [
+            Output(topics.labels_requested, encode_request(r, shown.text, shown.image), key=r.id.encode())
+            for r in gathered.requests
+        ]
+        outputs += [
+            Output(topics.reports, encode(t), partition=t.partition % self.reports) for t in gathered.tallies
+        ]
+        outputs += [
+            Output(topics.reports, encode(o), partition=o.source.partition % self.reports)
+            for o in gathered.observes
+        ]
+        outputs += [Output(topics.predictions, encode(p), key=p.id.encode()) for p in gathered.predictions]
+        for partition in sorted(self.dead):
+            outputs += [letter for _, letter in self.dead[partition]]
+        return outputs
+
+    def _start_over(self, member: Member) -> None:
+        """Drop all uncommitted work and begin again from what is committed."""
+        for partition in list(self.machine.partitions):
+            self._drop(partition)
+        owned = member.assignment()
+        if owned:
+            self._assign(member, member.positions(owned))
+
+    def abandon(self) -> None:
+        """Leave the group; the next turn joins anew. For errors whose outcome is unknown."""
+        for partition in list(self.machine.partitions):
+            self._drop(partition)
+        if self.member is not None:
+            member, self.member = self.member, None
+            member.close()
+
+    def drain(self) -> None:
+        """Commit what was gathered, before a clean end."""
+        if self.member is not None and self.machine.gathered:
+            self.commit()
+
+    def close(self) -> None:
+        if self.member is not None:
+            self.member.close()
+            self.member = None

@@ -1,0 +1,109 @@
+"""Snapshots of the fold: a cache on local disk, which may be deleted at any moment.
+
+A snapshot's name says what it is of: ``<ledger id>-<position>-<digest>.fold``, the digest covering the fold's
+version, the libraries that compute it and the model's specification. Anything else is ignored. Its first 32 bytes
+authenticate the rest with a key of this installation, because what follows is a pickle: nothing is unpickled that
+this installation did not write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import pickle
+import platform
+import secrets
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import structlog
+
+from stream_al import __version__
+from stream_al.core.fold import FOLD_VERSION, Fold
+from stream_al.core.messages import Genesis
+
+log = structlog.get_logger("stream_al.ledger")
+
+KEPT = 3
+
+
+def digest(genesis: Genesis) -> str:
+    """Return what a fold of this ledger depends on besides its records."""
+    parts = [
+        FOLD_VERSION,
+        __version__,
+        version("river"),
+        np.__version__,
+        platform.python_version(),
+        genesis.spec,
+        genesis.classes,
+    ]
+    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
+
+
+class Snapshots:
+    """Snapshots in one directory, readable by this user only."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.key = self._key()
+
+    def _key(self) -> bytes:
+        path = self.directory / "key"
+        with contextlib.suppress(FileExistsError):
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(file, "wb") as out:
+                out.write(secrets.token_bytes(32))
+        return path.read_bytes()
+
+    def save(self, fold: Fold) -> Path:
+        """Write the fold durably and drop the oldest snapshots; raises OSError where the disk refuses."""
+        assert fold.genesis is not None
+        body = pickle.dumps(fold, protocol=pickle.HIGHEST_PROTOCOL)
+        path = self.directory / f"{fold.genesis.ledger_id}-{fold.position:020d}-{digest(fold.genesis)}.fold"
+        part = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+                out.write(self._mac(path.name, body) + body)
+                out.flush()
+                os.fsync(out.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        for old in self._of(fold.genesis)[:-KEPT]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load(self, genesis: Genesis, end: int) -> Fold | None:
+        """Return the newest sound snapshot of this ledger at or before ``end``, or None."""
+        for path in reversed(self._of(genesis)):
+            if int(path.name.split("-")[-2]) > end:
+                continue
+            fold = self._read(path)
+            if fold is not None:
+                return fold
+        return None
+
+    def _read(self, path: Path) -> Fold | None:
+        try:
+            content = path.read_bytes()
+            if not hmac.compare_digest(content[:32], self._mac(path.name, content[32:])):
+                return None
+            fold = pickle.loads(content[32:])  # noqa: S301  authenticated above
+        except Exception as problem:  # noqa: BLE001  another version's classes may raise anything; the ledger is there
+            log.warning(
+                "snapshot not usable; the ledger will be replayed", file=path.name, problem=repr(problem)
+            )
+            return None
+        return fold if isinstance(fold, Fold) else None
+
+    def _of(self, genesis: Genesis) -> list[Path]:
+        return sorted(self.directory.glob(f"{genesis.ledger_id}-*-{digest(genesis)}.fold"))
+
+    def _mac(self, name: str, body: bytes) -> bytes:
+        return hmac.digest(self.key, name.encode() + b"\0" + body, "sha256")

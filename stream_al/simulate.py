@@ -1,0 +1,225 @@
+"""The real service in virtual time: a labelled stream, simulated annotators that answer late, and the truth beside.
+
+At most 64 samples, or a second's worth, are fed to the embedded log a turn; then scorer, annotator and learner
+have their turns, and the clock moves by the time the samples would have taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from stream_al.codec import answer_bytes, decode_request
+from stream_al.config import Settings
+from stream_al.core.accuracy import Estimate
+from stream_al.core.budget import Decisions
+from stream_al.core.fold import Fold, Scores
+from stream_al.core.labels import Label
+from stream_al.core.messages import Answer, Features, LabelRequest, Sample
+from stream_al.service.learning import AT_ONCE
+from stream_al.service.loop import Service, topic_specs
+from stream_al.transport.embedded import EmbeddedBroker
+from stream_al.transport.port import Broker, Closeable, Output, Reader, TopicPartition
+
+BLOCK = 64
+SAMPLES_PER_S = 100
+START_MS = 1_767_225_600_000  # 2026-01-01: virtual time has to begin somewhere
+MOST_DRAIN_TURNS = 10_000
+
+
+class VirtualClock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self, start_ms: int = START_MS) -> None:
+        self.ms = start_ms
+
+    def __call__(self) -> int:
+        return self.ms
+
+    def seconds(self) -> float:
+        """Return the time in seconds, as brokers want it."""
+        return self.ms / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a simulation stands after a turn; all counts since its beginning."""
+
+    samples: int
+    requests: int
+    labels: int
+    true: float
+    estimate: Estimate
+    window: Estimate
+    allowed: float
+    version: int
+    warming: bool
+
+
+@dataclass(slots=True)
+class Annotator:
+    """A simulated oracle that answers each request ``delay`` samples after it was made."""
+
+    broker: Broker
+    settings: Settings
+    truth: dict[str, Label]
+    delay: int
+    due: list[tuple[int, LabelRequest]] = field(default_factory=list)
+    answered: int = 0
+    _reader: Reader = field(init=False)
+
+    def __post_init__(self) -> None:
+        topic = self.settings.topics.labels_requested
+        partitions = self.broker.partitions(topic)
+        self._reader = self.broker.reader({TopicPartition(topic, p): 0 for p in range(partitions)})
+
+    def turn(self, seen: int) -> None:
+        """Read new requests, answer those whose time has come at the ``seen``-th sample."""
+        for batch in self._reader.poll(AT_ONCE, 0.0).values():
+            for record in batch:
+                request = decode_request(record)
+                if isinstance(request, LabelRequest):
+                    self.due.append((seen + self.delay, request))
+        ready = [r for at, r in self.due if at <= seen]
+        self.due = [(at, r) for at, r in self.due if at > seen]
+        if ready:
+            answers = [
+                Answer(r.id, self.truth[r.id], request_id=r.request_id, annotator="simulated") for r in ready
+            ]
+            topic = self.settings.topics.labels
+            self.broker.append(
+                [
+                    Output(topic, v, key=a.id.encode())
+                    for v, a in zip(answer_bytes(answers), answers, strict=True)
+                ]
+            )
+            self.answered += len(answers)
+
+
+class Simulation(Closeable):
+    """One run of the real machines over a finite labelled stream.
+
+    Parameters
+    ----------
+    settings
+        As for the service; ``broker.url`` is not used.
+    stream
+        Features and label of each sample, in order.
+    delay
+        How many samples later a request is answered.
+    path
+        File of the embedded log, or ``:memory:``.
+    samples_per_s
+        How fast virtual time goes by.
+    route
+        The partition of the n-th sample; None: one after the other.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        stream: Iterable[tuple[Features, Label]],
+        *,
+        delay: int = 0,
+        path: str = ":memory:",
+        samples_per_s: float = SAMPLES_PER_S,
+        route: Callable[[int], int | None] = lambda _: None,
+    ) -> None:
+        self.settings, self.stream = settings, iter(stream)
+        self.samples_per_s, self.route = samples_per_s, route
+        self.block = max(1, min(BLOCK, int(samples_per_s)))
+        self.clock = VirtualClock()
+        self.broker = EmbeddedBroker(path, clock=self.clock.seconds)
+        self.broker.ensure(topic_specs(settings), create=True)
+        self.service = Service(self.broker, settings, "all", clock=self.clock, slot="simulation")
+        self.truth: dict[str, Label] = {}
+        self.annotator = Annotator(self.broker, settings, self.truth, delay)
+        self.samples = self.right = 0
+        self._encode = msgspec.json.Encoder().encode
+        scorer = self.service.scorer
+        assert scorer is not None
+        scorer.machine.watch = self._watch
+        self._settle()
+
+    @property
+    def fold(self) -> Fold:
+        return self.service.follower.fold
+
+    def _watch(self, samples: Sequence[Sample], scores: Scores, _: Decisions) -> None:
+        """Count what the shown class would have got right, had all labels been known."""
+        if not scores.probabilities.shape[1]:
+            return
+        classes = self.fold.classes
+        said = scores.probabilities.argmax(axis=1).tolist()
+        for sample, k, confidence in zip(samples, said, scores.confidence.tolist(), strict=True):
+            if confidence > 0:
+                guess, label = classes[k], self.truth[sample.id]
+                self.right += guess == label and type(guess) is type(label)
+
+    def _settle(self) -> None:
+        """Found the ledger, deal the first grants, join the groups."""
+        for _ in range(5):
+            self.service.turn()
+
+    def _feed(self) -> int:
+        batch = list(itertools.islice(self.stream, self.block))
+        outputs = []
+        for features, label in batch:
+            name = f"s-{self.samples}"
+            self.truth[name] = label
+            value = self._encode({"id": name, "features": features})
+            outputs.append(Output(self.settings.topics.samples, value, partition=self.route(self.samples)))
+            self.samples += 1
+        if outputs:
+            self.broker.append(outputs)
+            self.clock.ms += round(len(outputs) * 1000 / self.samples_per_s)
+        return len(outputs)
+
+    def run(self) -> Iterator[Progress]:
+        """Feed the stream, yielding after every turn; at the end drain labels and close the last bucket."""
+        while self._feed():
+            self.service.turn()
+            self.annotator.turn(self.samples)
+            yield self.progress()
+        self._drain()
+        yield self.progress()
+
+    def _drain(self) -> None:
+        assert self.service.scorer is not None
+        assert self.service.learner is not None
+        seen = self.samples
+        for _ in range(MOST_DRAIN_TURNS):
+            self.clock.ms += round(self.block * 1000 / self.samples_per_s)
+            seen += self.block
+            handled = self.service.turn()
+            self.service.scorer.drain()
+            self.annotator.turn(seen)
+            machine = self.service.learner.machine
+            if not handled and not self.annotator.due and machine is not None and not machine.pending:
+                break
+        self.service.learner.flush()
+
+    def progress(self) -> Progress:
+        """Return where the simulation stands."""
+        fold, budget = self.fold, self.fold.budget
+        scorer = self.service.scorer
+        assert scorer is not None
+        requests = scorer.machine.outcomes["requested"]
+        return Progress(
+            samples=self.samples,
+            requests=requests,
+            labels=fold.outcomes["learned"],
+            true=self.right / max(1, self.samples),
+            estimate=fold.accuracy.window(None),
+            window=fold.accuracy.window(self.settings.accuracy.windows[0]),
+            allowed=(budget.fraction or 0.0) * self.samples + budget.allowance,
+            version=fold.version,
+            warming=fold.warming,
+        )
+
+    def close(self) -> None:
+        self.service.close()
+        self.broker.close()

@@ -1,0 +1,110 @@
+"""What is answered over HTTP: metrics, health, readiness, and an index of them.
+
+Every answer comes from the board's latest picture; nothing here waits for the service.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stream_al import __version__
+from stream_al.metrics import Exposition
+from stream_al.web.board import Board
+
+# A page that needs more sets its own policy; what is set is kept.
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
+
+PAGES = {
+    "/metrics": "figures for Prometheus",
+    "/healthz": "whether the process is alive",
+    "/readyz": "whether it does its work, and if not, why",
+}
+
+
+def create_app(board: Board) -> FastAPI:
+    """Return the application that shows what is on the board."""
+    app = FastAPI(title="stream-al", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    exposition = Exposition(lambda: board.figures)
+
+    async def metrics(request: Request) -> Response:
+        body, content_type = exposition.render(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
+
+    async def healthz(_: Request) -> Response:
+        return _health(board)
+
+    async def readyz(_: Request) -> Response:
+        return _readiness(board)
+
+    async def index(_: Request) -> Response:
+        return HTMLResponse(_index())
+
+    for path, answer in {"/metrics": metrics, "/healthz": healthz, "/readyz": readyz, "/": index}.items():
+        app.add_route(path, answer)
+    app.add_middleware(_Headers)
+    return app
+
+
+def _health(board: Board) -> JSONResponse:
+    silent_s = round(board.silent_s(), 1)
+    if board.alive():
+        return JSONResponse({"healthy": True, "silent_s": silent_s})
+    return JSONResponse({"healthy": False, "why": _silence(silent_s)}, status_code=503)
+
+
+def _readiness(board: Board) -> JSONResponse:
+    figures = board.figures
+    why = figures.why_not if board.alive() else _silence(round(board.silent_s(), 1))
+    if not (figures.ready and board.alive()):
+        return JSONResponse({"ready": False, "why": why}, status_code=503)
+    roles = [name for name in ("scorer", "learner") if getattr(figures, name) is not None]
+    return JSONResponse(
+        {
+            "ready": True,
+            "roles": roles,
+            "ledger_id": figures.ledger_id,
+            "ledger_position": figures.ledger_position,
+            "ledger_lag": figures.ledger_lag,
+            "model_version": figures.model_version,
+        }
+    )
+
+
+def _silence(seconds: float) -> str:
+    return f"the service's loop has said nothing for {seconds} s"
+
+
+def _index() -> str:
+    links = "\n".join(f'<li><a href="{path}">{path}</a>: {what}</li>' for path, what in PAGES.items())
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>stream-al</title>\n<h1>stream-al {__version__}</h1>\n<ul>\n{links}\n</ul>\n</html>\n"
+    )
+
+
+class _Headers:
+    """Adds the headers that every answer should carry."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, secured)

@@ -1,0 +1,226 @@
+"""Status: what is wrong along the chain, and what the topics say."""
+
+import json
+
+import pytest
+
+from stream_al.core.messages import Sums
+from stream_al.status import (
+    DeadLetters,
+    Facts,
+    Lag,
+    Pending,
+    Spending,
+    duration,
+    rates,
+    returning_finding,
+    silent_links,
+)
+
+from .conftest import jsons, samples
+
+FINE = {
+    "samples_topic": "samples",
+    "samples_held": 100,
+    "founded": True,
+    "decided": 100,
+    "scorer_group": "g-scorer",
+    "learner_group": "g-learner",
+    "pending": Pending(2, 30.0, ("s-1", "s-2")),
+    "since_label_s": 10.0,
+}
+BEHIND = (
+    Lag("g-scorer", "samples", 0, 5, 12, 7),
+    Lag("g-learner", "labels-requested", 0, None, 3, 3),
+    Lag("g-learner", "reports", 0, 0, 9, 9),
+)
+
+
+def links(**different):
+    return silent_links(Facts(**{**FINE, **different}))
+
+
+def test_a_chain_that_works_has_nothing_to_say():
+    assert links() == ()
+    assert links(lags=BEHIND) == ()
+
+
+@pytest.mark.parametrize(
+    ("different", "link", "words"),
+    [
+        ({"founded": False}, "ledger", "there is no ledger yet"),
+        ({"samples_held": 0}, "samples", "no samples: samples is empty"),
+        ({"decided": 0}, "samples", "came before the start"),
+        (
+            {"lags": BEHIND, "still": frozenset({("g-scorer", "samples")}), "unmoved_s": 1.5},
+            "scorer",
+            "nobody reads the samples: 7 records wait in samples, and none was taken for 1.5 s",
+        ),
+        (
+            {"lags": BEHIND, "still": frozenset({("g-learner", "labels-requested")})},
+            "learner",
+            "nobody reads requests and labels: 3 records wait",
+        ),
+        ({"spending": Spending(uncovered_share=0.8)}, "budget", "no tokens: 80% of the latest samples"),
+        (
+            {"spending": Spending(uncovered_share=1.0, per_hour=10, requests_last_hour=10)},
+            "budget",
+            "all 10 requests of the hour are spent",
+        ),
+        (
+            {"pending": Pending(5, 7_300.0, ("s-9",)), "since_label_s": None},
+            "labels",
+            "nobody answers: 5 requests are open, the oldest for 2 h, and no label came ever",
+        ),
+        (
+            {"dead_letters": DeadLetters(3, {}, ("1", "2", "3"))},
+            "labels",
+            "for example '1', '2', '3'; open requests are named 's-1', 's-2'",
+        ),
+        ({"latest_ids": ["d-1", "d-2"] * 20}, "samples", "is this a device or user id?"),
+        ({"clock_ahead_s": 60.0}, "clocks", "60 s ahead"),
+    ],
+)
+def test_each_silent_link_is_named(different, link, words):
+    (finding,) = links(**different)
+    assert finding.link == link
+    assert words in finding.message
+    assert finding.todo
+
+
+def test_old_requests_are_no_silence_while_labels_come():
+    assert links(pending=Pending(5, 90_000.0, ("s-1",)), since_label_s=60.0) == ()
+
+
+def test_findings_come_in_the_order_of_the_chain():
+    found = links(samples_held=0, pending=Pending(1, 1e6, ("s-1",)), since_label_s=None, clock_ahead_s=9.0)
+    assert [finding.link for finding in found] == ["samples", "labels", "clocks"]
+
+
+def test_unique_or_few_ids_are_not_warned_of():
+    assert returning_finding([str(i) for i in range(100)]) is None
+    assert returning_finding(["a"] * 10) is None
+
+
+def test_rates_are_those_of_the_time_that_the_buckets_span():
+    buckets = [(1_000, 2_000, Sums(samples=100, requests=5)), (2_000, 5_000, Sums(samples=300, requests=15))]
+    found = rates(buckets, 15_000)
+    assert (found.samples_per_s, found.requests_per_s, found.over_s) == (100.0, 5.0, 4.0)
+    assert found.last_bucket_age_s == 10.0
+    assert rates([], 0).samples_per_s is None
+
+
+def test_spans_of_time_are_written_for_people():
+    assert [duration(s) for s in (119, 121, 7_199, 172_799)] == ["119 s", "2 min", "120 min", "48 h"]
+
+
+@pytest.fixture
+def simulated(settings):
+    """A finished run of 600 samples on the log of the settings."""
+    from stream_al.simulate import Simulation
+
+    stream = (({"x": (-1.0) ** i * (1 + i % 5)}, ["neg", "pos"][i % 2 == 0]) for i in range(600))
+    with Simulation(settings("state_dir=null"), stream, path="log.db", delay=50) as simulation:
+        *_, last = simulation.run()
+    return last
+
+
+def test_what_a_run_did_can_be_read_from_outside(cli, simulated, place):
+    end = cli("status", "--json")
+    assert end.exit_code == 0, end.stderr
+    (status,) = jsons(end.stdout)
+    assert status["labels"]["learned"] == simulated.labels > 50
+    assert status["budget"]["samples"] == 600
+    assert status["budget"]["requests"] == simulated.requests
+    assert status["version"] == simulated.version
+    assert set(status["classes"]) == {"neg", "pos"}
+    assert status["pending"]["requests"] == 0
+    assert status["accuracy"]["all"]["dr"]["value"] == pytest.approx(simulated.estimate.dr.value)
+    assert status["accuracy"]["all"]["labels"] == simulated.labels
+    assert sum(lag["records"] for lag in status["lags"] if lag["group"] == "stream-al-scorer") == 0
+    assert status["silent"] == []
+    assert not (place / "state").exists()
+
+
+def test_people_get_it_in_lines(cli, simulated):
+    shown = cli("status").stdout
+    for words in (
+        "warming up" if simulated.labels < 10 else "asks by margin",
+        "doubly robust",
+        "no link is silent",
+    ):
+        assert words in shown
+
+
+def test_a_service_that_is_down_is_noticed_by_what_waits(cli, simulated):
+    cli("send", "samples", stdin=samples(30))
+    (status,) = jsons(cli("status", "--json").stdout)
+    assert [finding["link"] for finding in status["silent"]] == ["scorer"]
+    assert "30 records wait in samples" in status["silent"][0]["message"]
+    assert "✗ scorer: nobody reads the samples" in cli("status").stdout
+
+
+def test_before_the_first_start_that_is_what_is_said(cli, broker):
+    (status,) = jsons(cli("status", "--json").stdout)
+    assert [finding["link"] for finding in status["silent"]] == ["ledger", "samples"]
+    assert cli("status").exit_code == 0
+
+
+# inspect
+
+
+def test_a_sample_s_story_is_told_and_its_coin_derived_again(cli, simulated):
+    asked = [
+        record["value"]["meta"]
+        for record in jsons(
+            cli("tap", "labels-requested", "--from", "beginning", "--no-follow", "--json").stdout
+        )
+        if record["value"]
+    ]
+    meta = asked[-1]
+    for name in (meta["id"], meta["request_id"]):
+        (found,) = jsons(cli("inspect", name, "--json").stdout)
+        (case,) = found["cases"]
+        assert case["state"] == "learned"
+        assert case["coin_agrees"] is True
+        assert case["coin"] == meta["query"]["coin"]
+        assert case["closing"]["model"] == case["request"]["model"]
+        start, end = case["bucket"]["ranges"][str(meta["source"]["partition"])]
+        assert start <= meta["source"]["offset"] < end
+        assert case["sample"]["id"] == meta["id"]
+    text = cli("inspect", meta["id"]).stdout
+    assert "recorded, as derived; below p: yes" in text
+
+
+def test_a_sample_that_was_not_asked_for_is_found_too(cli, simulated):
+    asked = cli("tap", "labels-requested", "--from", "beginning", "--no-follow").stdout
+    name = next(f"s-{i}" for i in range(599, 0, -1) if f'"s-{i}"' not in asked)
+    (found,) = jsons(cli("inspect", name, "--json").stdout)
+    (case,) = found["cases"]
+    assert (case["state"], case["coin_agrees"], case["id"]) == ("not requested", None, name)
+    assert 0 <= case["coin"] < 1
+    assert "no decision is recorded" in cli("inspect", name).stdout
+    (found,) = jsons(cli("inspect", f"0-{case['source']['offset']}", "--json").stdout)
+    assert found["cases"][0]["id"] == name
+
+
+def test_what_is_not_found_is_told_with_where_it_was_looked_for(cli, simulated):
+    end = cli("inspect", "nobody")
+    assert end.exit_code == 1
+    assert end.stdout == ""
+    assert "600 records of samples" in end.stderr
+
+
+def test_a_forged_coin_is_noticed(cli, simulated, broker):
+    from stream_al.codec import decode_ledger, encode
+    from stream_al.core.messages import Learned
+    from stream_al.scan import scan
+    from stream_al.transport.port import Output
+
+    closing = next(r for r in map(decode_ledger, scan(broker, "ledger")) if isinstance(r, Learned))
+    forged = json.loads(encode(closing)) | {"id": "forged", "request_id": "0-599"}
+    forged["source"]["offset"], forged["query"]["coin"] = 599, 0.001
+    broker.append([Output("ledger", json.dumps(forged).encode())])
+    (found,) = jsons(cli("inspect", "forged", "--json").stdout)
+    assert found["cases"][0]["coin_agrees"] is False
+    assert "is not genuine" in cli("inspect", "forged").stdout

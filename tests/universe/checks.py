@@ -1,0 +1,225 @@
+"""What must hold in every universe, seen from the topics."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+
+import msgspec
+import numpy as np
+
+from stream_al.codec import BadRecord, decode_ledger, decode_report, decode_request
+from stream_al.core.coin import coin
+from stream_al.core.fold import Fold
+from stream_al.core.messages import (
+    Bucket,
+    Expired,
+    Grant,
+    LabelRequest,
+    Learned,
+    Skipped,
+    Tally,
+    milliseconds,
+)
+from stream_al.service.learning import wanted_budget
+from stream_al.transport.port import TopicPartition
+from tests.universe.world import Universe
+
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+SKEW_MS = 10_000
+
+
+def records(u: Universe, topic: str):
+    for p, end in sorted(u.broker.ends(topic).items()):
+        if end:
+            with u.broker.reader({TopicPartition(topic, p): 0}) as reader:
+                yield from itertools.chain.from_iterable(reader.poll(10**7, 0).values())
+
+
+class Seen:
+    """The topics' contents, decoded once."""
+
+    def __init__(self, u: Universe) -> None:
+        self.u = u
+        self.ledger = [(r.offset, decode_ledger(r)) for r in records(u, "ledger")]
+        self.requests = []
+        for r in records(u, "labels-requested"):
+            try:
+                found = decode_request(r)
+            except BadRecord:
+                continue
+            if isinstance(found, LabelRequest):
+                self.requests.append(found)
+        self.tallies = []
+        for r in records(u, "reports"):
+            try:
+                found = decode_report(r)
+            except BadRecord:
+                continue
+            if isinstance(found, Tally):
+                self.tallies.append(found)
+
+    def of(self, *kinds):
+        return [r for _, r in self.ledger if isinstance(r, kinds)]
+
+
+def check_each_sample_is_decided_once(s: Seen) -> None:
+    for partition, end in s.u.broker.ends("samples").items():
+        tiles = sorted((t.from_offset, t.to_offset) for t in s.tallies if t.partition == partition)
+        if end:
+            assert tiles, f"partition {partition} was never decided"
+            assert tiles[0][0] == 0
+            assert tiles[-1][1] == end
+            for (_, a), (b, _) in itertools.pairwise(tiles):
+                assert a == b, f"partition {partition}: {a} is followed by {b}"
+
+
+def check_buckets_tile_too(s: Seen) -> None:
+    ends: dict[int, int] = {}
+    for number, b in enumerate(s.of(Bucket)):
+        assert b.number == number
+        for p, (start, end) in b.ranges.items():
+            assert start == ends.get(p, 0), f"bucket {number}, partition {p}"
+            ends[p] = end
+    assert ends == {p: e for p, e in s.u.broker.ends("samples").items() if e}
+    total = sum(b.sums.samples + b.sums.invalid for b in s.of(Bucket))
+    assert total == sum(s.u.broker.ends("samples").values())
+
+
+def check_decisions_can_be_derived(s: Seen) -> None:
+    assert len({q.request_id for q in s.requests}) == len(s.requests), "a request was made twice"
+    for q in s.requests:
+        assert q.query.coin == coin(s.u.settings.seed, "samples", q.source.partition, q.source.offset)
+        assert q.query.coin < q.query.inclusion_probability <= 1
+    assert sum(t.sums.requests for t in s.tallies) == len(s.requests)
+
+
+def check_budgets(s: Seen) -> None:
+    budget = wanted_budget(s.u.settings)
+    granted, spent = Counter(), Counter()
+    for g in s.of(Grant):
+        if g.grant != "cap":
+            granted[g.partition] += g.tokens
+    offsets = defaultdict(list)
+    for q in s.requests:
+        offsets[q.source.partition].append(q.source.offset)
+    for partition, found in offsets.items():
+        for i, offset in enumerate(sorted(found), start=1):
+            assert i <= budget.fraction * (offset + 1) + granted[partition] + 1e-9, (partition, i, offset)
+            spent[partition] = i
+    n = sum(s.u.broker.ends("samples").values())
+    assert len(s.requests) <= budget.fraction * n + budget.allowance, "beyond the allowance"
+    times = sorted(milliseconds(q.requested_at) for q in s.requests)
+    for limit, window in ((budget.per_hour, HOUR_MS), (budget.per_day, DAY_MS)):
+        if limit is not None:
+            for i, t in enumerate(times):
+                inside = sum(1 for other in times[i:] if other < t + window - SKEW_MS)
+                assert inside <= limit, f"{inside} requests in a window of {limit}"
+
+
+def check_outstanding(s: Seen) -> None:
+    """Open requests, in the order in which the ledger learned of them, never exceed the limit."""
+    limit = s.u.settings.budget.max_outstanding
+    if limit is None:
+        return
+    closed_at = {c.request_id: milliseconds(_time(c)) for c in s.of(Learned, Skipped, Expired)}
+    moments = [(milliseconds(q.requested_at), 1) for q in s.requests]
+    moments += [(closed_at[q.request_id] + SKEW_MS, -1) for q in s.requests if q.request_id in closed_at]
+    asked = sorted(milliseconds(q.requested_at) for q in s.requests)
+    for t in asked:
+        # a request is certainly open from its own clock's time on and until its closing's, clocks differing
+        surely_open = sum(
+            1
+            for q in s.requests
+            if milliseconds(q.requested_at) <= t - SKEW_MS
+            and closed_at.get(q.request_id, 1 << 60) > t + SKEW_MS
+        )
+        assert surely_open <= limit, f"{surely_open} open requests"
+
+
+def _time(closing) -> str:
+    return closing.expired_at if isinstance(closing, Expired) else closing.received_at
+
+
+def check_closed_once_and_answered(s: Seen) -> None:
+    closings = s.of(Learned, Skipped, Expired)
+    ids = [c.request_id for c in closings]
+    assert len(ids) == len(set(ids)), "a request was closed twice"
+    made = {q.request_id: q for q in s.requests}
+    assert set(ids) == set(made), "a request is open for ever, or was closed without being made"
+    for c in closings:
+        answers = s.u.answered.get(c.request_id, [])
+        timely = [a for at, a in answers if at < milliseconds(made[c.request_id].expires_at) - 2 * SKEW_MS]
+        if isinstance(c, Expired) and c.reason == "expired":
+            assert not timely, f"{c.request_id} expired although it was answered"
+        if isinstance(c, Learned):
+            allowed = [a.label for _, a in answers] + [s.u.truth[c.id]]
+            assert any(c.label == a and type(c.label) is type(a) for a in allowed)
+    learned = Counter(c.answer for c in s.of(Learned) if c.learn)
+    assert not [a for a, n in learned.items() if n > 1], "an answer was learned twice"
+
+
+def check_folds_are_equal(s: Seen) -> None:
+    fresh = Fold()
+    for offset, record in s.ledger:
+        fresh.apply(offset, record)
+    assert not fresh.errors["closed_twice"]
+    assert not fresh.errors["unreadable"]
+    batch = [{"x": x / 3, "y": -x / 5, "where": "a", "flag": True} for x in range(-6, 7)] + [{}]
+    expected = fresh.model.predict(batch)
+    for p in s.u.processes:
+        fold = p.service.follower.fold
+        assert fold.position == fresh.position, p.name
+        assert fold.version == fresh.version, p.name
+        assert fold.classes == fresh.classes
+        np.testing.assert_allclose(fold.model.predict(batch), expected, atol=1e-9, err_msg=p.name)
+        assert fold.grants == fresh.grants
+        assert fold.ends == fresh.ends
+
+
+def check_versions_never_go_back(s: Seen) -> None:
+    versions = defaultdict(list)
+    for q in s.requests:
+        versions[q.source.partition].append((q.source.offset, q.model.version))
+    for partition, found in versions.items():
+        ordered = [v for _, v in sorted(found)]
+        assert ordered == sorted(ordered), f"partition {partition}"
+
+
+def check_nothing_vanished(s: Seen) -> None:
+    """Every unreadable sample is a dead letter, once."""
+    letters = Counter()
+    for r in records(s.u, "dead-letters"):
+        headers = dict(r.headers)
+        place = tuple(headers[f"stream_al.error.{k}"] for k in ("topic", "partition", "offset"))
+        letters[place] += 1
+    bad = sum(t.sums.invalid for t in s.tallies)
+    assert sum(n for (topic, _, _), n in letters.items() if topic == b"samples") == bad
+    twice = {place: n for place, n in letters.items() if n > 1}
+    assert not twice, twice
+
+
+def check_memory(s: Seen) -> None:
+    for p in s.u.processes:
+        if p.service.scorer is not None:
+            assert p.service.scorer.machine.gathered == 0
+        if p.service.learner is not None and p.service.learner.machine is not None:
+            machine = p.service.learner.machine
+            assert not machine.pending
+            assert not machine.by_id
+            assert not machine.waiting
+            assert not p.service.learner.answers
+
+
+CHECKS = [value for name, value in sorted(globals().items()) if name.startswith("check_")]
+
+
+def check(u: Universe) -> None:
+    """Run every check on a universe that has come to rest."""
+    seen = Seen(u)
+    for one in CHECKS:
+        one(seen)
+
+
+def summary(u: Universe) -> str:
+    return msgspec.json.encode(u.events).decode()

@@ -1,0 +1,33 @@
+"""Many universes, each with its own mix of faults; ``python -m tests.universe SEED`` replays one."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import structlog
+
+from tests.universe.checks import check
+from tests.universe.world import Universe
+
+SEEDS, BLOCK = 500, 25
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
+def test_everything_holds_in_every_universe(first):
+    for seed in range(first, first + BLOCK):
+        universe = Universe(seed)
+        try:
+            universe.run()
+            check(universe)
+        except BaseException as problem:
+            problem.add_note(f"replay it: python -m tests.universe {seed}")
+            raise
