@@ -18,6 +18,7 @@ from stream_al.core.messages import (
     LabelRequest,
     Learned,
     Skipped,
+    Spent,
     Tally,
     milliseconds,
 )
@@ -42,7 +43,7 @@ class Seen:
     def __init__(self, u: Universe) -> None:
         self.u = u
         self.ledger = [(r.offset, decode_ledger(r)) for r in records(u, "ledger")]
-        self.requests = []
+        self.requests, self.requested_ms = [], {}  # the latter by the broker's clock, when it could be read
         for r in records(u, "labels-requested"):
             try:
                 found = decode_request(r)
@@ -50,6 +51,7 @@ class Seen:
                 continue
             if isinstance(found, LabelRequest):
                 self.requests.append(found)
+                self.requested_ms[found.request_id] = r.timestamp
         self.tallies = []
         for r in records(u, "reports"):
             try:
@@ -117,6 +119,35 @@ def check_budgets(s: Seen) -> None:
                 assert inside <= limit, f"{inside} requests in a window of {limit}"
 
 
+def check_accounts_of_grants(s: Seen) -> None:
+    """A grant is spent by its own partition, never beyond its tokens, and no more once its account is closed."""
+    dealt = {g.number: g for g in s.of(Grant)}
+    last: dict[int, Spent] = {}
+    for t in sorted(s.tallies, key=lambda t: (t.partition, t.from_offset)):
+        for number, account in t.grants.items():
+            assert dealt[number].partition == t.partition
+            before = last.get(number, Spent(0))
+            assert not before.closed, f"grant {number} was closed, and is spent again at {t.from_offset}"
+            assert before.spent <= account.spent <= dealt[number].tokens
+            last[number] = account
+
+
+def check_requests_are_paid_for(s: Seen) -> None:
+    """Under a cap each request spends one token of a grant that its partition was dealt, and no token is spent twice."""
+    if not wanted_budget(s.u.settings).capped:
+        return
+    dealt = {g.number: g for g in s.of(Grant) if g.grant == "cap"}
+    spent: Counter[int] = Counter()
+    for t in s.tallies:
+        for number, account in t.grants.items():
+            if number in dealt:
+                spent[number] = max(spent[number], account.spent)
+    asked = Counter(q.source.partition for q in s.requests)
+    for partition, n in asked.items():
+        paid = sum(v for number, v in spent.items() if dealt[number].partition == partition)
+        assert n == paid, f"partition {partition}: {n} requests, {paid} tokens"
+
+
 def check_outstanding(s: Seen) -> None:
     """Open requests, in the order in which the ledger learned of them, never exceed the limit."""
     limit = s.u.settings.budget.max_outstanding
@@ -157,6 +188,18 @@ def check_closed_once_and_answered(s: Seen) -> None:
             assert any(c.label == a and type(c.label) is type(a) for a in allowed)
     learned = Counter(c.answer for c in s.of(Learned) if c.learn)
     assert not [a for a, n in learned.items() if n > 1], "an answer was learned twice"
+
+
+def check_early_answers_wait(s: Seen) -> None:
+    """An answer that came shortly before its request is not lost."""
+    wait_ms = round(s.u.settings.labels.wait_unknown_s * 1000)
+    made = Counter(q.id for q in s.requests)
+    for c in s.of(Expired):
+        if made[c.id] == 1 and c.reason == "expired":
+            waited = [s.requested_ms[c.request_id] - at for at in s.u.early.get(c.id, ())]
+            assert not [w for w in waited if 0 <= w <= wait_ms - SKEW_MS], (
+                f"the early answer to {c.request_id} is lost"
+            )
 
 
 def check_folds_are_equal(s: Seen) -> None:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
-import structlog
 
 from tests.universe.checks import check
 from tests.universe.world import Universe
 
 SEEDS, BLOCK = 500, 25
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    yield
-    structlog.configure(**before)
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))

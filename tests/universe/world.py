@@ -7,9 +7,10 @@ phase 1 a scheduler picks what happens next: a process does a turn, samples arri
 moves, something breaks. In phase 2 everything is healed and drained. Checks (``checks.py``) look at the topics only.
 
 Faults act where a process meets its broker: ``FaultyMember`` stands between a task and its member and may kill the
-process before or after a commit, lose the acknowledgement, or claim that the broker is away. Everything else is done
-to the world: processes are killed, stopped past their session and woken again, snapshots are spoiled, states that
-travel with positions are erased, clocks jump.
+process before or after a commit, put it to sleep right before one while the others go on, lose the acknowledgement,
+or claim that the broker is away. Everything else is done to the world: processes are killed, stopped past their
+session and woken again, snapshots are spoiled, states that travel with positions are erased, clocks jump. Some
+universes go five times as slowly.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ MODELS = (
 FAULTS = (
     "crash_before", "crash_after", "lost_ack", "away", "kill", "stop", "spoil_snapshot", "delete_state", "lose_state",
     "malformed", "duplicate_id", "answer_twice", "answer_unknown", "contradict", "never", "early", "odd_label",
-    "clock_jump", "other_type", "odd_answer", "withdraw", "stranger",
+    "clock_jump", "other_type", "odd_answer", "withdraw", "stranger", "sleep",
 )  # fmt: skip
 SESSION_S = 15.0
 
@@ -60,6 +61,8 @@ class Drawn:
     learners: int
     delay_ms: int
     ids: int | None
+    pace: int
+    forgets_at: int  # a step early on, while first grants live; -1: never
 
     @classmethod
     def by(cls, rng: random.Random, state: Path) -> Drawn:
@@ -69,8 +72,9 @@ class Drawn:
             f"broker.partitions={rng.choice([1, 2, 3])}", "samples.start=earliest", f"state_dir={state}",
             f"model.spec={rng.choice(MODELS)}", f"strategy={rng.choice(['margin', 'entropy', 'random', 'least_confidence'])}",
             f"ledger.bucket_s={rng.choice([0.5, 5, 20])}", f"scorer.commit_samples={rng.choice([7, 50, 2000])}",
-            f"budget.fraction={rng.choice([0.05, 0.2, 0.5])}", "labels.wait_unknown_s=20",
+            f"budget.fraction={rng.choice([0.05, 0.2, 0.5])}", f"labels.wait_unknown_s={rng.choice([20, 200])}",
             f"labels.ttl_s={rng.choice([200, 3000])}", f"seed={rng.randrange(1000)}",
+            f"learner.commit_labels={rng.choice([1, 500])}",
         ]  # fmt: skip
         if caps in ("per_hour", "both"):
             sets.append(f"budget.per_hour={rng.choice([5, 40])}")
@@ -85,8 +89,10 @@ class Drawn:
             load(None, sets, environ={}),
             rng.choice([1, 2, 3]),
             rng.choice([1, 2]),
-            rng.choice([0, 2_000, 60_000]),
+            rng.choice([0, 2_000, 60_000, 900_000]),
             rng.choice([None, None, 30]),
+            rng.choice([1, 1, 5]),
+            rng.choice([-1, rng.randrange(10, 60)]),
         )
 
 
@@ -100,17 +106,20 @@ class Process:
     stopped_until_ms: int = 0
     skew_ms: int = 0
     starts: int = 0
+    asleep: bool = False
 
 
 class FaultyMember(PassingMember):
     """Stands between a task and its member; the universe decides what goes wrong."""
 
-    def __init__(self, inner: Member, universe: Universe) -> None:
+    def __init__(self, inner: Member, universe: Universe, process: Process) -> None:
         super().__init__(inner)
-        self.universe = universe
+        self.universe, self.process = universe, process
 
     def commit(self, outputs, positions):
         happens = self.universe.happens
+        if happens("sleep"):
+            self.universe.go_on_without(self.process)
         if happens("crash_before"):
             raise Killed
         if happens("away"):
@@ -131,11 +140,11 @@ class FaultyMember(PassingMember):
 class _Broker:
     """The broker as one process sees it: its members may fail, and nothing ever waits."""
 
-    def __init__(self, inner: EmbeddedBroker, universe: Universe) -> None:
-        self.inner, self.universe = inner, universe
+    def __init__(self, inner: EmbeddedBroker, universe: Universe, process: Process) -> None:
+        self.inner, self.universe, self.process = inner, universe, process
 
     def join(self, *args, **kwargs):
-        return FaultyMember(self.inner.join(*args, **kwargs), self.universe)
+        return FaultyMember(self.inner.join(*args, **kwargs), self.universe, self.process)
 
     def __getattr__(self, name):
         return getattr(self.inner, name)
@@ -172,6 +181,7 @@ class Universe:
         self.answered: dict[
             str, list[tuple[int, Answer]]
         ] = {}  # request_id -> (when, what) of every honest answer
+        self.early: dict[str, list[int]] = {}  # id -> when it was labelled without being asked
         self.withdrawn: set[str] = set()
         self.events: dict[str, int] = {}
 
@@ -196,7 +206,7 @@ class Universe:
     def start(self, process: Process) -> None:
         process.starts += 1
         self.say("start", process.name)
-        broker = _Broker(self.broker, self)
+        broker = _Broker(self.broker, self, process)
         clock = lambda: self.ms + (0 if self.healed else process.skew_ms)  # noqa: E731
         process.service = Service(
             broker, self.settings, process.role, clock=clock, slot=f"{process.name}-{process.starts}"
@@ -207,8 +217,21 @@ class Universe:
         self.say("killed", process.name)
         process.service = None
 
+    def go_on_without(self, process: Process) -> None:
+        """Let the world go on while a process sleeps in the middle of its turn; it may be killed in its sleep."""
+        if process.asleep or any(p.asleep for p in self.processes):
+            return
+        process.asleep, service = True, process.service
+        try:
+            for _ in range(self.rng.choice([3, 30])):
+                self._step()
+        finally:
+            process.asleep = False
+        if process.service is not service:
+            raise Killed
+
     def turn(self, process: Process) -> int:
-        if process.stopped_until_ms > self.ms:
+        if process.asleep or process.stopped_until_ms > self.ms:
             return 0
         try:
             if process.service is None:
@@ -247,7 +270,7 @@ class Universe:
             outputs.append(Output("samples", value, key=name.encode()))
             self.sent += 1
         self.broker.append(outputs)
-        self.ms += self.rng.choice([10, 100, 1000])
+        self.ms += self.rng.choice([10, 100, 1000]) * self.drawn.pace
 
     def annotate(self) -> None:
         for batch in self.reading.poll(1000, 0.0).values():
@@ -271,14 +294,16 @@ class Universe:
                 [b"", b"{", b'{"id": 3}', b'{"id": "s-1", "label": 1.5}', b'{"id": "s-1", "label": null}']
             )
             outputs.append(Output("labels", odd))
-        if self.happens("early"):  # a label for a sample that may still be asked about
-            name = f"s-{max(0, self.sent - self.rng.randrange(5))}"
-            if name in self.truth:
-                outputs.append(Output("labels", answer_bytes([Answer(name, self.truth[name])])[0]))
+        if self.happens("early"):  # labels for samples that may still be asked about
+            for number in range(max(0, self.sent - 10), self.sent):
+                name = f"s-{number}"
+                if name in self.truth:
+                    self.early.setdefault(name, []).append(self.ms)
+                    outputs.append(Output("labels", answer_bytes([Answer(name, self.truth[name])])[0]))
         self.broker.append(outputs)
 
     def _ask(self, request: LabelRequest) -> None:
-        if self.happens("never"):
+        if self.happens("never") or (request.id in self.early and self.rng.random() < 0.7):
             return
         if self.happens("withdraw"):
             self.withdrawn.add(request.request_id)
@@ -335,18 +360,20 @@ class Universe:
 
     def _lose_state(self) -> None:
         """Erase the state beside a scorer's position, as an operator's tool that only knows offsets would."""
-        db = self.broker._log.db
-        db.execute(
-            "UPDATE position SET state = '' WHERE grp LIKE '%-scorer' AND partition = ?",
-            (self.rng.randrange(3),),
-        )
+        self.broker._log.db.execute("UPDATE position SET state = '' WHERE grp LIKE '%-scorer'")
+        for process in self.processes:
+            if process.role == "scorer" and process.service is not None and not process.asleep:
+                process.service.abandon()  # so that somebody reads what is left, at once
 
     # --- the two phases --------------------------------------------------------------------------------------
 
     def run(self) -> Universe:
         """Phase 1: faults. Phase 2: heal and drain; raises AssertionError where that does not come to rest."""
         try:
-            for _ in range(self.steps):
+            for step in range(self.steps):
+                if step == self.drawn.forgets_at:
+                    self.say("lose_state")
+                    self._lose_state()
                 self._step()
             self._heal()
             return self
@@ -362,7 +389,7 @@ class Universe:
         elif roll < 0.32:
             self.break_something()
         elif roll < 0.40:
-            self.ms += self.rng.choice([50, 500, 3_000, 16_000])
+            self.ms += self.rng.choice([50, 500, 3_000, 16_000]) * self.drawn.pace
         else:
             self.turn(self.rng.choice(self.processes))
 
