@@ -65,6 +65,7 @@ def joined(parts):
 def taught(strategy, *, d=6, rounds=80, k=3, seed=1):
     """Return the strategy after so many labels and observed samples."""
     batch = assessment(2 * rounds, k, d=d, seed=seed)
+    batch = replace(batch, values=batch.probabilities[:, 0])
     for i in range(rounds):
         strategy.observe(part(batch, [2 * i]))
         strategy.learn(part(batch, [2 * i + 1]))

@@ -32,16 +32,16 @@ class QueryStrategy(ABC):
         A sample that the model has no answer for, and any sample while fewer than two classes are known, has
         utility 1: a cold model asks.
         """
-        p = batch.probabilities
-        if p.shape[1] < 2 or not len(p):
-            return np.ones(len(p))
+        answered = batch.answered
+        if not answered.any():
+            return np.ones(len(answered))
         u: Vector = np.fmin(np.fmax(self._utility(batch), 0.0), 1.0)
-        u[p.sum(axis=1) <= 0] = 1.0
+        u[~answered] = 1.0
         return u
 
     @abstractmethod
     def _utility(self, batch: Assessment) -> Vector:
-        """Return the utilities for two classes or more; the values for rows of zeros are not used."""
+        """Return the utilities for two classes or more, or for numbers; those without an answer are not used."""
 
     def learn(self, seen: Assessment) -> None:  # noqa: B027 - most strategies have no state
         """Take note of one sample that was learned, as it was assessed before that."""
