@@ -22,7 +22,7 @@ from stream_al.core.budget import Decisions
 from stream_al.core.fold import Fold, Scores
 from stream_al.core.labels import Value, is_number
 from stream_al.core.messages import Answer, Features, LabelRequest, Sample
-from stream_al.core.regression import Errors
+from stream_al.core.regression import UNKNOWN, Errors
 from stream_al.service.learning import AT_ONCE
 from stream_al.service.loop import Service, topic_specs
 from stream_al.transport.embedded import EmbeddedBroker
@@ -65,9 +65,9 @@ class Progress:
     allowed: float
     version: int
     warming: bool
-    errors: Errors
-    true_mae: float
-    true_rmse: float
+    errors: Errors = UNKNOWN
+    true_mae: float = 0.0
+    true_rmse: float = 0.0
 
 
 @dataclass(slots=True)

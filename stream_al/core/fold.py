@@ -357,6 +357,11 @@ class Fold:
         known = {str(w): self.accuracy.errors(w) for w in windows}
         return {**known, "fading": self.accuracy.fading_errors(), "all": self.accuracy.errors(None)}
 
+    @property
+    def spread(self) -> float | None:
+        """What the ramp takes for the utilities' standard deviation; None: the one that they have."""
+        return None if self.strategy is None else self.strategy.spread
+
     def score(self, batch: Sequence[Mapping[str, Any]]) -> Scores:
         """Score n samples by their features."""
         assert self.model is not None, "a fold without genesis scores nothing"

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stream_al.core.classification import FEWEST, Insufficient, Known
 from stream_al.core.estimate import DoublyRobust, Moments, Terms, pooled
@@ -56,6 +56,9 @@ class Errors:
     naive_rmse: float | None
 
 
+UNKNOWN = Errors(0, 0, 0, 0.0, Insufficient(0.0), Insufficient(0.0), None, None)
+
+
 @dataclass(frozen=True, slots=True)
 class Missed:
     """A returned label beside the number that was shown: the terms of its errors."""
@@ -85,8 +88,7 @@ def errors(absolute: Sequence[Moments], squared: Sequence[Moments]) -> Errors:
         total.join(stratum)
     counts = round(total.samples), round(total.uncovered), round(total.n)
     if total.n <= 0 or total.samples <= 0:
-        none = Insufficient(0.0)
-        return Errors(*counts, 0.0, none, none, None, None)
+        return replace(UNKNOWN, samples=counts[0], uncovered=counts[1])
     effective = total.w**2 / total.ww
     naive = total.e / total.n, math.sqrt(sum(s.e for s in squared) / total.n)
     if effective < FEWEST:

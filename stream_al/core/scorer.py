@@ -168,7 +168,9 @@ class Scorer:
         scores = fold.score([s.features for s in samples])
         offsets = np.fromiter((s.source.offset for s in samples), dtype=np.int64, count=len(samples))
         coins = coin.coins(state.coin_key, offsets)
-        decisions = state.budget.decide(scores.utility, scores.cold, coins, fold.budget, warming=warming)
+        decisions = state.budget.decide(
+            scores.utility, scores.cold, coins, fold.budget, warming=warming, spread=fold.spread
+        )
         self._count(state, scores, decisions)
         for i in np.flatnonzero(decisions.chosen).tolist():
             request = self._request(

@@ -21,10 +21,13 @@ class QueryStrategy(ABC):
 
     A new strategy implements ``_utility``. One with state says so (``stateful``), and is told of labels and
     observed samples; without it the fold does not even assess them. A strategy that misses an optional part of
-    the assessment falls back to what can be said from the probabilities.
+    the assessment falls back to what can be said from the probabilities. One whose utilities are on a scale of
+    their own gives the ``spread`` that the budget manager's ramp takes for their standard deviation: below the
+    threshold p is proportional to exp(1.5 u / spread).
     """
 
     stateful: ClassVar[bool] = False
+    spread: ClassVar[float | None] = None
 
     def utility(self, batch: Assessment) -> Vector:
         """Return the utility of each of n samples, without changing any state.
