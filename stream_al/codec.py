@@ -6,12 +6,12 @@ writes itself is read back strictly, unknown fields ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from stream_al.core.labels import Label, label_of
+from stream_al.core.labels import Label, Value, is_number, label_of
 from stream_al.core.learner import Withdrawal
 from stream_al.core.messages import (
     REQUEST_ID_HEADER,
@@ -36,6 +36,7 @@ from stream_al.core.messages import (
     Skipped,
     Source,
     Tally,
+    Task,
     milliseconds,
     timestamp,
 )
@@ -46,6 +47,7 @@ T = TypeVar("T")
 DEAD_LETTER_BYTES = 64 * 1024
 MOST_DEAD_LETTER_BYTES = 900 * 1024
 LARGEST_NUMBER = 1e300
+LARGEST_TARGET = 1e18  # of a regressor: squares of its errors stay finite
 SMALLEST_P = 1e-12
 LARGEST_OFFSET = 2**53
 LARGEST_SUM = 1e15
@@ -241,9 +243,17 @@ def encode_request(request: LabelRequest, text: str | None = None, image: str | 
 
 
 def _predictions(model: Shown, text: str | None, image: str | None) -> list[dict[str, Any]]:
+    to_name = "text" if text else "image" if image else "features"
+    if model.value is not None:
+        number = {
+            "from_name": "label",
+            "to_name": to_name,
+            "type": "number",
+            "value": {"number": model.value},
+        }
+        return [{"model_version": model.name, "result": [number]}]
     if model.label is None:
         return []
-    to_name = "text" if text else "image" if image else "features"
     choice = {
         "from_name": "label",
         "to_name": to_name,
@@ -313,33 +323,42 @@ class _Answer(msgspec.Struct):
     meta: dict[str, Any] | None = None
 
 
-_decode_answer = msgspec.json.Decoder(_Answer).decode
+class _Measured(_Answer):
+    label: Any = None  # so that what is no number can be named
 
 
-def decode_answer(record: Record) -> Answer:
+_DECODE_ANSWER: dict[Task, Callable[[bytes], _Answer]] = {
+    "classification": msgspec.json.Decoder(_Answer).decode,
+    "regression": msgspec.json.Decoder(_Measured).decode,
+}
+
+
+def decode_answer(record: Record, task: Task = "classification") -> Answer:
     """Decode a label or a skip: our own form, or Label Studio's annotation payload or exported task.
+
+    In regression a label is a number and nothing else; in classification it is no number with a fraction.
 
     Raises
     ------
     BadRecord
     """
-    wire = _decoded(_decode_answer, record.value, "label")
+    wire = _decoded(_DECODE_ANSWER[task], record.value, "label")
     if wire.annotation is not None or wire.annotations:
-        return _label_studio(wire)
+        return _label_studio(wire, task)
     if wire.id is None:
         raise BadRecord("wrong_type", "label: id is missing")
     if wire.label is None and not wire.skip:
         raise BadRecord("wrong_type", "label: neither label nor skip is given")
     if wire.label is not None and wire.skip:
         raise BadRecord("wrong_type", "label: both label and skip are given")
-    _check_label(wire.label)
+    _check_label(wire.label, task)
     return Answer(str(wire.id), wire.label, wire.skip, wire.request_id, wire.annotator, wire.labeled_at)
 
 
-def _label_studio(wire: _Answer) -> Answer:
+def _label_studio(wire: _Answer, task: Task) -> Answer:
     annotation = wire.annotation or (wire.annotations or [{}])[-1]
-    task = wire.task or {"data": wire.data, "meta": wire.meta}
-    meta, data = _mapping(task.get("meta")), _mapping(task.get("data"))
+    asked = wire.task or {"data": wire.data, "meta": wire.meta}
+    meta, data = _mapping(asked.get("meta")), _mapping(asked.get("data"))
     name = meta.get("id", data.get("id"))
     if not isinstance(name, str):
         raise BadRecord(
@@ -349,7 +368,8 @@ def _label_studio(wire: _Answer) -> Answer:
     by = annotation.get("completed_by")
     by = by.get("email", by.get("id")) if isinstance(by, dict) else by
     at = annotation.get("updated_at") or annotation.get("created_at")
-    label = None if annotation.get("was_cancelled") else _choice(annotation)
+    read = _number if task == "regression" else _choice
+    label = None if annotation.get("was_cancelled") else read(annotation)
     return Answer(
         name,
         label,
@@ -368,7 +388,23 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _check_label(label: Label | None) -> None:
+def _check_label(label: Value | None, task: Task) -> None:
+    if label is None:
+        return
+    if task == "regression":
+        _check_number(label)
+    elif not isinstance(label, float):
+        _check_class(label)
+
+
+def _check_number(label: Value) -> None:
+    if not is_number(label):
+        raise BadRecord("wrong_type", f"label: {label!r:.40} is not a number, and the task is regression")
+    if abs(label) > LARGEST_TARGET:
+        raise BadRecord("wrong_type", f"label: the number is above {LARGEST_TARGET:g}")
+
+
+def _check_class(label: Label) -> None:
     if isinstance(label, str) and len(label) > LONGEST_LABEL:
         raise BadRecord(
             "too_large", f"label: a class name of {len(label)} characters; {LONGEST_LABEL} are allowed"
@@ -377,13 +413,28 @@ def _check_label(label: Label | None) -> None:
         raise BadRecord("wrong_type", "label: the number is too large to be a class")
 
 
-def _choice(annotation: Mapping[str, Any]) -> Label:
+def _results(annotation: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield what an annotation holds, one mapping a control of the label page."""
     results = annotation.get("result")
     for result in results if isinstance(results, list) else ():
-        choices = _mapping(_mapping(result).get("value")).get("choices")
+        yield _mapping(_mapping(result).get("value"))
+
+
+def _number(annotation: Mapping[str, Any]) -> Value:
+    for value in _results(annotation):
+        number = value.get("number")
+        if isinstance(number, int | float):
+            _check_number(number)
+            return number
+    raise BadRecord("wrong_type", "annotation: no number in its result, and the task is regression")
+
+
+def _choice(annotation: Mapping[str, Any]) -> Label:
+    for value in _results(annotation):
+        choices = value.get("choices")
         if isinstance(choices, list) and choices and isinstance(choices[0], str):
             label = label_of(choices[0])
-            _check_label(label)
+            _check_class(label)
             if isinstance(label, str) and _has_surrogates(label):
                 raise BadRecord("wrong_type", "annotation: the choice is not Unicode text")
             return label
@@ -463,6 +514,7 @@ def _check_tally(tally: Tally) -> None:
         s.uncovered,
         s.invalid,
         s.requests,
+        s.answered,
         *s.predicted.values(),
         *(g.spent for g in tally.grants.values()),
     )
@@ -472,7 +524,7 @@ def _check_tally(tally: Tally) -> None:
         and 0 <= tally.from_offset < tally.to_offset < LARGEST_OFFSET
         and min(counts) >= 0
         and s.samples + s.invalid <= tally.to_offset - tally.from_offset
-        and s.uncovered + s.requests <= s.samples
+        and s.uncovered + max(s.requests, s.answered) <= s.samples
         and all(0 <= x <= LARGEST_SUM for x in numbers)
     )
     if not sane:
@@ -505,7 +557,7 @@ def answer_bytes(answers: Sequence[Answer]) -> list[bytes]:
     return [msgspec.json.encode(_plain(a)) for a in answers]
 
 
-def _plain(answer: Answer) -> dict[str, Label]:
+def _plain(answer: Answer) -> dict[str, Value]:
     """Return what an answer says, without what it leaves open."""
     names = ("id", "label", "skip", "request_id", "annotator", "labeled_at")
     said = {name: getattr(answer, name) for name in names}

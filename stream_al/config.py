@@ -24,6 +24,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -31,11 +32,22 @@ from pydantic import (
 from stream_al import config_problems as problems
 from stream_al import config_source as source
 from stream_al.config_source import ConfigError
+from stream_al.core.strategies import CLASSIFICATION, REGRESSION
 from stream_al.core.strategies import NAMES as STRATEGIES
 
 __all__ = ["STRATEGIES", "ConfigError", "Settings", "load", "schema", "show"]
 
 DEFAULT_SPEC: list[Any] = ["stream_al.models.MixtureClassifier"]
+REGRESSION_SPEC: list[Any] = [
+    "river.preprocessing.StandardScaler",
+    {
+        "river.preprocessing.TargetStandardScaler": {
+            "regressor": {
+                "river.tree.HoeffdingTreeRegressor": {"grace_period": 20, "leaf_prediction": "adaptive"}
+            }
+        }
+    },
+]
 
 # Client settings that stream-al decides itself, and what to write instead.
 _RESERVED = {
@@ -225,12 +237,18 @@ class Samples(Section):
 class Model(Section):
     """What learns."""
 
+    task: Literal["classification", "regression"] = Field(
+        default="classification",
+        description="What a label is: a class, or in regression a number. In regression the defaults are another "
+        "spec (StandardScaler, then TargetStandardScaler around a HoeffdingTreeRegressor) and strategy: random.",
+    )
     spec: list[Any] = Field(
         default=DEFAULT_SPEC,
         min_length=1,
         examples=[["river.naive_bayes.GaussianNB"]],
-        description="Steps of a River pipeline, the last one a classifier. A step is the name of a class, "
-        "or a mapping from the name to its parameters; a parameter may be such a mapping again.",
+        description="Steps of a River pipeline, the last one a classifier, or a regressor where that is the task. A "
+        "step is the name of a class, or a mapping from the name to its parameters; a parameter may be such a "
+        "mapping again.",
     )
     classes: Annotated[tuple[ClassLabel, ...], Field(strict=False)] | None = Field(
         default=None,
@@ -242,7 +260,13 @@ class Model(Section):
 
     @field_validator("classes")
     @classmethod
-    def _distinct(cls, classes: tuple[str | int | bool, ...] | None) -> tuple[str | int | bool, ...] | None:
+    def _distinct(
+        cls, classes: tuple[str | int | bool, ...] | None, info: ValidationInfo
+    ) -> tuple[str | int | bool, ...] | None:
+        if classes is not None and info.data.get("task") == "regression":
+            raise ValueError(
+                "there are no classes in regression; leave it out, or write model.task: classification"
+            )
         typed = [(type(label), label) for label in classes or ()]
         twice = next((label for kind, label in typed if typed.count((kind, label)) > 1), None)
         if twice is not None:
@@ -250,6 +274,12 @@ class Model(Section):
         if classes is not None and len(classes) < 2:
             raise ValueError(f"{problems.shown(classes)} leaves no choice; write for example [fraud, ok]")
         return classes
+
+    @model_validator(mode="after")
+    def _spec_of_task(self) -> Self:
+        if self.task == "regression" and "spec" not in self.model_fields_set:
+            self.__dict__["spec"] = REGRESSION_SPEC  # not assigned: a default does not count as written
+        return self
 
 
 class Budget(Section):
@@ -398,7 +428,8 @@ class Settings(Section):
     model: Model = Model()
     strategy: str = Field(
         default="margin",
-        description=f"What makes a sample worth asking for: {', '.join(STRATEGIES)}.",
+        description=f"What makes a sample worth asking for: {', '.join(CLASSIFICATION)}. "
+        f"In regression: {', '.join(REGRESSION)}, and the default is {REGRESSION[0]}.",
         json_schema_extra={"enum": list(STRATEGIES)},
     )
     budget: Budget = Budget()
@@ -439,10 +470,22 @@ class Settings(Section):
 
     @field_validator("strategy")
     @classmethod
-    def _strategy(cls, name: str) -> str:
-        if name not in STRATEGIES:
-            raise ValueError(problems.not_one_of(name, STRATEGIES))
+    def _strategy(cls, name: str, info: ValidationInfo) -> str:
+        if "model" not in info.data:  # it is wrong, and says so itself
+            return name
+        task = info.data["model"].task
+        usable = REGRESSION if task == "regression" else CLASSIFICATION
+        if name in STRATEGIES and name not in usable:
+            raise ValueError(f"{name!r} cannot be used in {task}; write one of {', '.join(usable)}")
+        if name not in usable:
+            raise ValueError(problems.not_one_of(name, usable))
         return name
+
+    @model_validator(mode="after")
+    def _strategy_of_task(self) -> Self:
+        if self.model.task == "regression" and "strategy" not in self.model_fields_set:
+            self.__dict__["strategy"] = REGRESSION[0]  # not assigned: a default does not count as written
+        return self
 
     @field_validator("state_dir", mode="before")
     @classmethod

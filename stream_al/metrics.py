@@ -40,6 +40,7 @@ from stream_al.core.drift import SIGNALS
 from stream_al.core.learner import Rejection
 from stream_al.core.messages import Reason
 from stream_al.core.model import POISONED, UNKNOWN_CLASS
+from stream_al.core.regression import Errors
 from stream_al.service.figures import Figures, Histogram, LearnerFigures, ScorerFigures
 
 SAMPLE_OUTCOMES = ("requested", "passed", "uncovered", "invalid", "skipped")
@@ -168,7 +169,28 @@ def _by_class(metric: ByClass) -> Callable[[Part, LearnerFigures], Series]:
 
 
 def _overall(read: Callable[[LearnerFigures], Known]) -> Callable[[Part, LearnerFigures], Series]:
-    return lambda part, learner: [((learner.by_class_window,), _part(part, read(learner)))]
+    return lambda part, learner: (
+        [((learner.by_class_window,), _part(part, read(learner)))] if _classifies(learner) else ()
+    )
+
+
+def _classifies(learner: LearnerFigures) -> bool:
+    """Whether there is an accuracy; in regression its metrics are absent."""
+    return not learner.errors
+
+
+def _anytime(part: Part) -> Callable[[Figures], Series]:
+    return _of_learner(lambda x: [((), _part(part, x.always))] if _classifies(x) else ())
+
+
+def _errors(part: Part, learner: LearnerFigures) -> Series:
+    for window, found in learner.errors.items():
+        for name, known in _by_metric(found).items():
+            yield (name, window), _part(part, known)
+
+
+def _by_metric(found: Errors) -> dict[str, Known]:
+    return {"mae": found.mae, "rmse": found.rmse}
 
 
 def _by_name(values: Mapping[str, float]) -> Series:
@@ -208,7 +230,15 @@ def _with_ends(
         ("high_", "Upper end of its 95 % interval.", lambda i: i.high),
     )
     return tuple(
-        Entry(f"{name}_{end}{unit}", "gauge", labels, unit, "owner", said, _of_learner(partial(read, part)))
+        Entry(
+            f"{name}_{end}{unit}".rstrip("_"),
+            "gauge",
+            labels,
+            unit,
+            "owner",
+            said,
+            _of_learner(partial(read, part)),
+        )
         for end, said, part in parts
     )
 
@@ -262,12 +292,12 @@ METRICS: tuple[Entry, ...] = (
         "stream_al_accuracy_anytime_low_ratio", "gauge", (), "ratio", "owner",
         "Lower end of a 99 % interval for the accuracy since the last drift alarm that holds at all times at "
         "once, so that it may be watched. NaN before 300 samples.",
-        _learner(lambda x: _part(lambda i: i.low, x.always)),
+        _anytime(lambda i: i.low),
     ),
     Entry(
         "stream_al_accuracy_anytime_high_ratio", "gauge", (), "ratio", "owner",
         "Upper end of it: alert where it is below your objective.",
-        _learner(lambda x: _part(lambda i: i.high, x.always)),
+        _anytime(lambda i: i.high),
     ),
     *_with_ends(
         "stream_al_precision", "ratio", BY_CLASS,
@@ -300,6 +330,12 @@ METRICS: tuple[Entry, ...] = (
         "Mean of -log of the true class's probability, at most 10, over the last configured window. NaN under 10 "
         "effective labels.",
         _overall(lambda x: x.by_class.log_loss),
+    ),
+    *_with_ends(
+        "stream_al_error", "", ("metric", "window"),
+        "Regression: mean absolute error (`mae`) or root mean squared error (`rmse`) of the prediction, in the "
+        "label's unit, over the same windows as the accuracy, which is absent then. NaN under 10 effective labels.",
+        _errors,
     ),
     Entry(
         "stream_al_budget_limit", "gauge", ("window",), "requests", "owner",

@@ -7,18 +7,22 @@ have their turns, and the clock moves by the time the samples would have taken.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from stream_al.codec import answer_bytes, decode_request
 from stream_al.config import Settings
 from stream_al.core.accuracy import Estimate
 from stream_al.core.budget import Decisions
 from stream_al.core.fold import Fold, Scores
-from stream_al.core.labels import Label
+from stream_al.core.labels import Value, is_number
 from stream_al.core.messages import Answer, Features, LabelRequest, Sample
+from stream_al.core.regression import UNKNOWN, Errors
 from stream_al.service.learning import AT_ONCE
 from stream_al.service.loop import Service, topic_specs
 from stream_al.transport.embedded import EmbeddedBroker
@@ -46,7 +50,11 @@ class VirtualClock:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a simulation stands after a turn; all counts since its beginning."""
+    """Where a simulation stands after a turn; all counts since its beginning.
+
+    In regression, ``errors`` is the estimate, and ``true_mae`` and ``true_rmse`` are over all samples that had a
+    prediction, 0 without any.
+    """
 
     samples: int
     requests: int
@@ -57,6 +65,9 @@ class Progress:
     allowed: float
     version: int
     warming: bool
+    errors: Errors = UNKNOWN
+    true_mae: float = 0.0
+    true_rmse: float = 0.0
 
 
 @dataclass(slots=True)
@@ -65,7 +76,7 @@ class Annotator:
 
     broker: Broker
     settings: Settings
-    truth: dict[str, Label]
+    truth: dict[str, Value]
     delay: int
     due: list[tuple[int, LabelRequest]] = field(default_factory=list)
     answered: int = 0
@@ -121,7 +132,7 @@ class Simulation(Closeable):
     def __init__(
         self,
         settings: Settings,
-        stream: Iterable[tuple[Features, Label]],
+        stream: Iterable[tuple[Features, Value]],
         *,
         delay: int = 0,
         path: str = ":memory:",
@@ -135,9 +146,10 @@ class Simulation(Closeable):
         self.broker = EmbeddedBroker(path, clock=self.clock.seconds)
         self.broker.ensure(topic_specs(settings), create=True)
         self.service = Service(self.broker, settings, "all", clock=self.clock, slot="simulation")
-        self.truth: dict[str, Label] = {}
+        self.truth: dict[str, Value] = {}
         self.annotator = Annotator(self.broker, settings, self.truth, delay)
-        self.samples = self.right = 0
+        self.samples = self.right = self.predicted = 0
+        self.off = self.off_squared = 0.0
         self._encode = msgspec.json.Encoder().encode
         scorer = self.service.scorer
         assert scorer is not None
@@ -149,7 +161,10 @@ class Simulation(Closeable):
         return self.service.follower.fold
 
     def _watch(self, samples: Sequence[Sample], scores: Scores, _: Decisions) -> None:
-        """Count what the shown class would have got right, had all labels been known."""
+        """Count what the model would have got right, or by how much it would have missed, had all labels been known."""
+        if scores.values is not None:
+            self._miss(samples, scores.values)
+            return
         if not scores.probabilities.shape[1]:
             return
         classes = self.fold.classes
@@ -158,6 +173,14 @@ class Simulation(Closeable):
             if confidence > 0:
                 guess, label = classes[k], self.truth[sample.id]
                 self.right += guess == label and type(guess) is type(label)
+
+    def _miss(self, samples: Sequence[Sample], values: NDArray[np.float64]) -> None:
+        for sample, value in zip(samples, values.tolist(), strict=True):
+            label = self.truth[sample.id]
+            if is_number(label) and math.isfinite(value):
+                self.predicted += 1
+                self.off += abs(value - label)
+                self.off_squared += (value - label) ** 2
 
     def _settle(self) -> None:
         """Found the ledger, deal the first grants, join the groups."""
@@ -218,6 +241,9 @@ class Simulation(Closeable):
             allowed=(budget.fraction or 0.0) * self.samples + budget.allowance,
             version=fold.version,
             warming=fold.warming,
+            errors=fold.accuracy.errors(None),
+            true_mae=self.off / max(1, self.predicted),
+            true_rmse=math.sqrt(self.off_squared / max(1, self.predicted)),
         )
 
     def close(self) -> None:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from stream_al.core.accuracy import Estimate
 from stream_al.core.classification import ClassReport
 from stream_al.core.drift import Alarm
-from stream_al.core.messages import Sums
+from stream_al.core.messages import Sums, Task
+from stream_al.core.regression import Errors
 
 UNCOVERED_SHARE = 0.5
 RETURNING_SHARE = 0.1
@@ -122,7 +123,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything that ``status`` prints."""
+    """Everything that ``status`` prints. In regression ``errors`` stand where otherwise ``accuracy`` does."""
 
     at: str
     ledger_id: str
@@ -136,7 +137,9 @@ class Status:
     labels: Mapping[str, int]
     rates: Rates
     budget: Spending
+    task: Task
     accuracy: Mapping[str, Estimate]
+    errors: Mapping[str, Errors]
     by_class: ClassReport
     by_class_window: int
     drift_alarms: Mapping[str, int]

@@ -89,7 +89,7 @@ class Observer(Closeable):
         buckets = self._buckets()
         spending = _spending(fold, buckets, requests, now)
         lags, still, unmoved_s = self._lags(fold)
-        letters = self._letters()
+        letters = self._letters(fold)
         ahead_s = max(0, _latest(buckets) - now) / 1000
         facts = self._facts(
             fold,
@@ -149,11 +149,9 @@ class Observer(Closeable):
             },
             rates=speeds,
             budget=facts.spending,
-            accuracy={
-                **{str(w): fold.accuracy.window(w) for w in windows},
-                "fading": fold.accuracy.fading(),
-                "all": fold.accuracy.window(None),
-            },
+            task=fold.task if genesis else self.settings.model.task,
+            accuracy=fold.estimates(windows),
+            errors=fold.prediction_errors(windows),
             by_class=fold.accuracy.by_class(windows[-1]),
             by_class_window=windows[-1],
             drift_alarms=dict(fold.drift.alarms),
@@ -198,7 +196,7 @@ class Observer(Closeable):
                 continue
         return found
 
-    def _letters(self) -> DeadLetters:
+    def _letters(self, fold: Fold) -> DeadLetters:
         topic = self.settings.topics.dead_letters
         first, last = begins(self.broker, topic), ends(self.broker, topic)
         reasons: Counter[str] = Counter()
@@ -209,7 +207,7 @@ class Observer(Closeable):
             reasons[reason] += 1
             if reason == "unknown_request" and record.timestamp >= since:
                 try:
-                    unknown[decode_answer(record).id] = None
+                    unknown[decode_answer(record, fold.task).id] = None
                 except BadRecord:
                     continue
         held = sum(end - first.get(p, 0) for p, end in last.items())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections import namedtuple
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from stream_al.codec import (
     BadRecord,
     SampleDecoder,
+    answer_bytes,
     dead_letter,
     decode_answer,
     decode_ledger,
@@ -47,6 +50,7 @@ DECODERS = {
     "mapped sample": SampleDecoder("who.id", None, "at"),
     "request": decode_request,
     "answer": decode_answer,
+    "number": lambda record: decode_answer(record, "regression"),
     "report": decode_report,
     "ledger": decode_ledger,
 }
@@ -137,6 +141,7 @@ REQUEST = LabelRequest(
     Query("margin", "informative", 0.96, 0.91, 0.31, 0.01, 0.12, 0.61),
     Shown("default", 1742, {"fraud": 0.52, "ok": 0.48}), timestamp(1_800_000_000_000), timestamp(1_800_600_000_000),
 )  # fmt: skip
+NUMBER_REQUEST = replace(REQUEST, model=Shown("default", 7, value=-2.5))
 
 
 def test_a_request_is_a_label_studio_task_and_is_read_back_the_same():
@@ -199,6 +204,67 @@ def test_unusable_answers(body):
         answer(body)
 
 
+def number(body):
+    return decode_answer(Record(body if isinstance(body, bytes) else json.dumps(body).encode()), "regression")
+
+
+@pytest.mark.parametrize("label", [3, -2, 0, 1.5, -1e18, 1e-300])
+def test_in_regression_labels_are_numbers(label):
+    found = number({"id": "s", "label": label})
+    assert found.label == label
+    assert type(found.label) is type(label)
+    assert number(answer_bytes([found])[0]) == found
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "said"),
+    [
+        ({"id": "s", "label": "3"}, "wrong_type", "label: '3' is not a number, and the task is regression"),
+        ({"id": "s", "label": True}, "wrong_type", "label: True is not a number, and the task is regression"),
+        ({"id": "s", "label": [1]}, "wrong_type", "label: [1] is not a number, and the task is regression"),
+        ({"id": "s", "label": 1e19}, "wrong_type", "label: the number is above 1e+18"),
+        ({"id": "s", "label": 10**400}, "wrong_type", "label"),
+        ({"id": "s"}, "wrong_type", "label: neither label nor skip is given"),
+        (b'{"id": "s", "label": NaN}', "not_json", "label is not JSON"),
+        (b'{"id": "s", "label": -Infinity}', "not_json", "label is not JSON"),
+        (b'{"id": "s", "label": 1e400}', "wrong_type", "label: Number out of range"),
+    ],
+)
+def test_in_regression_whatever_is_no_finite_number_is_refused_with_the_reason(body, reason, said):
+    with pytest.raises(BadRecord, match=re.escape(said)) as caught:
+        number(body)
+    assert caught.value.reason == reason
+
+
+def test_label_studio_s_numbers_are_labels_in_regression_only():
+    task = json.loads(encode_request(NUMBER_REQUEST))
+    assert task["predictions"][0]["result"][0] == {
+        "from_name": "label", "to_name": "features", "type": "number", "value": {"number": -2.5},
+    }  # fmt: skip
+    body = {"annotation": {"result": [{"value": {"number": 7.25}}]}, "task": task}
+    assert number(body) == Answer("s-123", 7.25, request_id="3-91823")
+    with pytest.raises(BadRecord, match="no choice"):
+        answer(body)
+    for value in ({"choices": ["7"]}, {"number": "7"}, {"number": True}, {"number": 1e300}):
+        with pytest.raises(BadRecord):
+            number({**body, "annotation": {"result": [{"value": value}]}})
+    assert number({**body, "annotation": {"result": [], "was_cancelled": True}}).skip
+
+
+def test_a_request_shows_a_regressor_s_prediction_and_is_read_back_the_same():
+    assert decode_request(Record(encode_request(NUMBER_REQUEST))) == NUMBER_REQUEST
+    nothing = replace(NUMBER_REQUEST, model=Shown("default", 0))
+    assert json.loads(encode_request(nothing))["predictions"] == []
+
+
+def test_a_ledger_from_before_there_were_tasks_is_one_of_classification():
+    old = Genesis("id", "samples", {0: 5}, "default", ["river.tree.X"], None, "margin", 1, timestamp(0))
+    value = json.loads(encode(old))
+    del value["task"]
+    assert decode_ledger(Record(json.dumps(value).encode())) == old
+    assert old.task == "classification"
+
+
 def test_a_skip():
     assert answer({"id": "s", "skip": True}) == Answer("s", skip=True)
 
@@ -240,7 +306,17 @@ def test_requests_with_absurd_numbers_are_bad_records(change):
         decode_request(Record(json.dumps(task).encode()))
 
 
-@pytest.mark.parametrize("change", [{"samples": -5}, {"samples": 10**9}, {"sum_p": 1e300}, {"requests": 90}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"samples": -5},
+        {"samples": 10**9},
+        {"sum_p": 1e300},
+        {"requests": 90},
+        {"answered": 86},
+        {"answered": -1},
+    ],
+)
 def test_tallies_with_absurd_numbers_are_bad_records(change):
     tally = json.loads(encode(Tally(1, 5, 90, timestamp(0), timestamp(1), Sums(85))))
     tally["sums"] |= change

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from stream_al import config_doc
-from stream_al.config import STRATEGIES, ConfigError, Settings, load, schema, show
+from stream_al.config import (
+    DEFAULT_SPEC,
+    REGRESSION_SPEC,
+    STRATEGIES,
+    ConfigError,
+    Settings,
+    load,
+    schema,
+    show,
+)
+from stream_al.core.strategies import CLASSIFICATION
 
 ROOT = Path(__file__).parent.parent
 
@@ -85,6 +95,15 @@ def test_only_written_keys_count_as_written_also_with_the_default_as_value(writt
     assert settings.model_copy().written == settings.written
 
 
+def test_regression_has_defaults_of_its_own_that_nobody_wrote(written):
+    settings = load(written("model: {task: regression}"), environ={})
+    assert (settings.model.spec, settings.strategy) == (REGRESSION_SPEC, "random")
+    assert settings.written == {"model.task"}
+    chosen = load(written("model: {task: regression, spec: [a.b]}\nstrategy: stratified"), environ={})
+    assert (chosen.model.spec, chosen.strategy) == (["a.b"], "stratified")
+    assert load(None, environ={}).model.spec == DEFAULT_SPEC
+
+
 def test_where_something_was_written_does_not_matter_for_equality(written):
     assert load(written("seed: 7\n")) == load(None, ["seed=7"]) != Settings()
 
@@ -123,7 +142,7 @@ def test_settings_do_not_change():
         ("Per-Hour: 3", "config.yaml:1 Per-Hour: unknown key; did you mean budget.per_hour?"),
         ("ledger: {zzz: 1}", "config.yaml:1 ledger.zzz: unknown key; known here: bucket_s"),
         ("1: 2", "config.yaml:1 1: not a name; write a name"),
-        ("strategy: margn", "config.yaml:1 strategy: 'margn' is not one of " + ", ".join(STRATEGIES) + "; did you mean margin?"),
+        ("strategy: margn", "config.yaml:1 strategy: 'margn' is not one of " + ", ".join(CLASSIFICATION) + "; did you mean margin?"),
         ("log: {level: INFO}", "config.yaml:1 log.level: 'INFO' is not one of debug, info, warning, error; did you mean info?"),
         ("samples: {start: x}", "config.yaml:1 samples.start: 'x' is not one of latest, earliest; write for example latest"),
         ("seed: '1'", "config.yaml:1 seed: '1' is not a whole number; write for example 1"),
@@ -148,6 +167,11 @@ def test_settings_do_not_change():
         ("accuracy: {windows: [x]}", "config.yaml:1 accuracy.windows[0]: 'x' is not a whole number; write for example 1000"),
         ("broker: {replication_factor: 0}", "config.yaml:1 broker.replication_factor: 0 copies hold nothing; write -1 for the broker's default, or for example 3"),
         ("model: {classes: [a, a]}", "config.yaml:1 model.classes: 'a' is named twice; write each class once"),
+        ("model: {task: ranking}", "config.yaml:1 model.task: 'ranking' is not one of classification, regression; write for example classification"),
+        ("model: {task: regression, classes: [a, b]}", "config.yaml:1 model.classes: there are no classes in regression; leave it out, or write model.task: classification"),
+        ("model: {task: regression}\nstrategy: margin", "config.yaml:2 strategy: 'margin' cannot be used in regression; write one of random, stratified"),
+        ("model: {task: regression}\nstrategy: stratifed", "config.yaml:2 strategy: 'stratifed' is not one of random, stratified; did you mean stratified?"),
+        ("strategy: stratified", "config.yaml:1 strategy: 'stratified' cannot be used in classification; write one of " + ", ".join(CLASSIFICATION)),
         ("topics: {labels: a b}", "config.yaml:1 topics.labels: 'a b' is not a topic name; use letters, digits, '.', '_' and '-', at most 249"),
         ("topics: {labels: ledger}", "config.yaml:1 topics: ledger is used for more than one topic; write different names"),
         ("broker:\n  transaction_timeout_ms: 10001", "config.yaml:2 broker.transaction_timeout_ms: 10001 is above 10000; write for example 10000"),

@@ -139,10 +139,13 @@ def test_a_budget_that_is_no_share_has_no_allowed_number():
     assert said["label_requests"] <= 100
 
 
-def test_a_wrong_setting_is_explained_and_a_wrong_option_is_misuse():
+def test_a_wrong_setting_is_explained_and_a_wrong_option_is_misuse(tmp_path):
     wrong = demo("--set", "budget.fraction=2")
     assert wrong.returncode == 78
     assert "budget.fraction" in wrong.stderr
+    numbers = demo("--set", "model.task=regression", cwd=tmp_path)
+    assert numbers.returncode == 78
+    assert "--set model.task: the demo's data sets have classes, no numbers" in numbers.stderr
     assert demo("--dataset", "nothing").returncode == 2
 
 

@@ -21,6 +21,7 @@ LAYERS = (
         "core.model*",
         "core.accuracy",
         "core.classification",
+        "core.regression",
         "core.estimate",
         "core.sequence",
         "core.drift",

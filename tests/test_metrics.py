@@ -14,7 +14,10 @@ from stream_al import codec
 from stream_al.codec import answer_bytes, decode_ledger, decode_request
 from stream_al.config import load
 from stream_al.core import fold
+from stream_al.core.accuracy import Interval
+from stream_al.core.classification import Insufficient
 from stream_al.core.messages import Answer, LabelRequest, Learned, Skipped
+from stream_al.core.regression import Errors
 from stream_al.datasets import stream
 from stream_al.metrics import DOCUMENT, FOLD_ERRORS, METRICS, UNREADABLE, Exposition, document
 from stream_al.service.figures import BATCH_BOUNDS_S, Figures, Observations
@@ -199,6 +202,9 @@ def test_lags_are_named_as_the_exporters_name_them(figures):
     assert {s.value for s in lags} == {0}
 
 
+ERRORS = {"stream_al_error", "stream_al_error_low", "stream_al_error_high"}  # exported in regression only
+
+
 # --- who exports what ----------------------------------------------------------------------------------------------
 
 
@@ -227,12 +233,28 @@ def test_what_derives_from_the_ledger_outlives_a_restart_and_what_does_not_begin
 def test_a_process_exports_the_metrics_of_its_role_only(simulation, figures, role, missing):
     figures = replace(figures, **{"learner" if role == "scorer" else "scorer": None})
     names = set(re.findall(r"^# TYPE (\w+)", Exposition(lambda: figures).render()[0].decode(), re.MULTILINE))
-    assert {m.name for m in METRICS} - names == {m.name for m in METRICS if m.exporter == missing}
+    absent = {m.name for m in METRICS if m.exporter == missing}
+    assert {m.name for m in METRICS} - names - ERRORS == absent - ERRORS
+
+
+def test_in_regression_there_are_errors_and_no_accuracy(figures):
+    few = Insufficient(4.0)
+    known = Errors(900, 0, 40, 35.0, Interval(2.0, 1.5, 2.5), few, 1.8, 2.4)
+    learner = replace(figures.learner, estimates={}, errors={"1000": known})
+    found = series(replace(figures, learner=learner))
+    ends = [found[f"stream_al_error{end}", "mae", "1000"] for end in ("", "_low", "_high")]
+    assert ends == [2.0, 1.5, 2.5]
+    assert math.isnan(found["stream_al_error", "rmse", "1000"])
+    absent = ("stream_al_accuracy", "stream_al_macro_f1", "stream_al_kappa", "stream_al_log_loss")
+    assert not [name for name, *_ in found if name.startswith(absent)]
 
 
 def test_every_metric_of_the_table_is_rendered(figures):
     text = Exposition(lambda: figures).render()[0].decode()
+    assert "stream_al_error" not in text, "there are no errors where there is an accuracy"
     for metric in METRICS:
+        if metric.name in ERRORS:
+            continue
         kind = "gauge" if metric.type == "info" else metric.type
         assert f"# TYPE {metric.name} {kind}\n" in text
         assert re.search(rf"^{metric.name}(_bucket)?(\{{| )", text, re.MULTILINE)

@@ -18,7 +18,7 @@ from stream_al.cli.printing import print_json, print_line
 
 if TYPE_CHECKING:
     from stream_al.config import Settings
-    from stream_al.core.labels import Label
+    from stream_al.core.labels import Value
     from stream_al.core.messages import Features, Sample
     from stream_al.transport.port import Broker, TopicSpec
 
@@ -106,12 +106,13 @@ def _tell(lines: Sequence[Line], *, as_json: bool) -> None:
 def _model(settings: Settings) -> Iterator[Line]:
     """Build the model and let it learn made-up samples of each type of feature, each by a fresh one."""
     from stream_al.core.model import Model
-    from stream_al.core.model_spec import ModelSpecError
+    from stream_al.core.model_spec import LAST, ModelSpecError
 
     spec, seed, classes = settings.model.spec, settings.seed, settings.model.classes
+    task = settings.model.task
     where = settings.where("model.spec")
     try:
-        Model(spec, classes=classes, seed=seed)
+        Model(spec, classes=classes, seed=seed, task=task)
     except ModelSpecError as error:
         yield Line(
             "error",
@@ -120,7 +121,7 @@ def _model(settings: Settings) -> Iterator[Line]:
             "correct model.spec; river's documentation lists its classes",
         )
         return
-    labels: list[Label] = list(classes or ("one", "two"))[:MOST_CLASSES]
+    labels = _made_up_labels(settings)
     wrong = {
         kind: _trial(settings, samples, labels) for kind, samples in _made_up(len(labels) * ROUNDS).items()
     }
@@ -130,7 +131,7 @@ def _model(settings: Settings) -> Iterator[Line]:
             "error",
             "model",
             f"{where} learns nothing: {next(iter(wrong.values()))}",
-            "name another classifier",
+            f"name another {LAST[task]}",
         )
         return
     fine = [kind for kind in _KINDS if kind not in wrong]
@@ -141,6 +142,13 @@ def _model(settings: Settings) -> Iterator[Line]:
 
 
 _KINDS = ("numbers", "negative numbers", "texts", "booleans", "missing values", "embeddings")
+
+
+def _made_up_labels(settings: Settings) -> list[Value]:
+    if settings.model.task == "regression":
+        return [1.5, -2.0, 40.0]
+    classes: Sequence[Value] = settings.model.classes or ("one", "two")
+    return list(classes[:MOST_CLASSES])
 
 
 def _made_up(n: int) -> dict[str, list[Features]]:
@@ -156,17 +164,18 @@ def _made_up(n: int) -> dict[str, list[Features]]:
     return dict(zip(_KINDS, kinds, strict=True))
 
 
-def _trial(settings: Settings, samples: Sequence[Features], labels: Sequence[Label]) -> str:
+def _trial(settings: Settings, samples: Sequence[Features], labels: Sequence[Value]) -> str:
     """Return what goes wrong when a fresh model learns the samples, or nothing."""
     from stream_al.core.model import Model
 
-    model = Model(settings.model.spec, classes=settings.model.classes, seed=settings.seed)
+    m = settings.model
+    model = Model(m.spec, classes=m.classes, seed=settings.seed, task=m.task)
     pairs = zip(samples, cycle(labels), strict=False)
     errors = Counter(error for features, label in pairs if (error := model.learn(features, label)))
     if errors:
         name, count = errors.most_common(1)[0]
         return f"{count} of {len(samples)} cannot be learned ({name})"
-    answered = int(model.predict(samples).any(axis=1).sum())
+    answered = int(model.assess(samples).answered.sum())
     return "" if answered == len(samples) else f"{len(samples) - answered} of {len(samples)} get no answer"
 
 
@@ -291,7 +300,7 @@ def _usable(settings: Settings, samples: Sequence[Sample]) -> Iterator[Line]:
     finding = returning_finding([sample.id for sample in samples])
     if finding is not None:
         yield Line("warning", "samples", finding.message, finding.todo)
-    labels: list[Label] = list(settings.model.classes or ("one", "two"))[:MOST_CLASSES]
+    labels = _made_up_labels(settings)
     try:
         problem = _trial(settings, [sample.features for sample in islice(samples, LEARNED)], labels)
     except ValueError:

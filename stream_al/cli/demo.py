@@ -116,12 +116,17 @@ def demo(
     end shows what it spent, how good it thinks it is, and how good it really is. Ctrl-C ends it with what is
     known by then and exit code 130, or with 0 where only --serve keeps it running.
     """
+    from stream_al.cli.demo_view import watching
+    from stream_al.config import ConfigError
+
     chosen = {"budget.fraction": budget, "strategy": strategy, "seed": seed}
     written = [f"{key}={value}" for key, value in chosen.items() if value is not None]
     settings = settings_of(config, [*BENEATH, *written, *(overrides or ())], level="settings")
+    if settings.model.task == "regression":
+        raise ConfigError(
+            f"{settings.where('model.task')} model.task: the demo's data sets have classes, no numbers"
+        )
     stream = Stream(dataset, samples or STREAMS[dataset][0], delay)
-    from stream_al.cli.demo_view import watching
-
     with interruptible() as stop, ExitStack() as stack:
         server = stack.enter_context(_server(settings)) if serve else None
         shown = stack.enter_context(watching(stream.words, stream.samples, stream.delay))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_al.config import Settings
-    from stream_al.core.messages import Bucket, Closing, Genesis, LabelRequest, Source
+    from stream_al.core.messages import Bucket, Closing, Genesis, LabelRequest, Learned, Source
     from stream_al.transport.port import Broker, Record
 
 MOST_SAMPLES = 100_000
@@ -304,13 +304,15 @@ def _lines(case: Case) -> list[tuple[str, str]]:
     if recorded is not None:
         q, m = recorded.query, recorded.model
         said = ", ".join(f"{label} {p:.1%}" for label, p in m.probabilities.items()) or "nothing yet"
+        said = said if m.value is None else f"{m.value:.6g}"
         lines += [
             ("decision", f"{q.reason} by {q.strategy}: p {q.inclusion_probability:.4f}, floor {q.floor:.4f}"),
             ("utility", f"{q.utility:.4f}, threshold {q.threshold:.4f}"),
             ("requested", f"{recorded.requested_at} as {recorded.request_id}"),
             ("model", f"{m.name}, version {m.version}, said {said}"),
-            ("expected", f"{q.expected_correct:.1%} to be correct"),
         ]
+        if m.probabilities:
+            lines.append(("expected", f"{q.expected_correct:.1%} to be correct"))
     lines.append(("coin", _coin(case)))
     lines += _closing(case)
     if case.bucket is not None:
@@ -347,12 +349,15 @@ def _closing(case: Case) -> list[tuple[str, str]]:
     closed = ("closed", f"{c.received_at}{by} from {c.answer}, ledger offset {case.closing_offset}")
     if not isinstance(c, Learned):
         return [closed]
-    key = label_key(c.label)
-    right = (
-        "the model was right"
-        if c.model.label == key
-        else "the model was wrong"
-        if c.model.label
-        else "no guess yet"
-    )
-    return [("label", f"{key}; {right}"), closed]
+    return [("label", f"{label_key(c.label)}; {_verdict(c)}"), closed]
+
+
+def _verdict(c: Learned) -> str:
+    """Say how what the model had said compares with the label."""
+    from stream_al.core.labels import is_number, label_key
+
+    if c.model.value is not None and is_number(c.label):
+        return f"the model was off by {abs(c.model.value - c.label):.6g}"
+    if c.model.label is None:
+        return "no guess yet"
+    return "the model was right" if c.model.label == label_key(c.label) else "the model was wrong"

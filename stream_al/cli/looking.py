@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stream_al.config import Settings
     from stream_al.core.accuracy import Interval
     from stream_al.core.classification import ClassReport, Known
+    from stream_al.core.regression import Errors
     from stream_al.status import Lag, Spending, Status
     from stream_al.status_reading import Observer
 
@@ -31,8 +32,8 @@ def status(as_json: Json = False, config: ConfigFile = None, overrides: Override
 
     Everything is read from the topics, so that it can be asked from any machine, also of a service that is
     down: rates, budget, open requests, lag, and the accuracy over all samples (doubly robust, with its 95 %
-    interval) with the naive one beside it. The exit code is 0 whatever is found; use --json and the list
-    silent for alarms.
+    interval) with the naive one beside it; in regression, MAE and RMSE. The exit code is 0 whatever is found;
+    use --json and the list silent for alarms.
     """
     settings = settings_of(config, overrides)
     with _observed(settings) as observer:
@@ -90,7 +91,8 @@ def view(s: Status) -> Group:
         age = s.rates.last_bucket_age_s
         counted = f"; samples were last counted {duration(age)} ago" if age is not None else ""
         parts += [Text(), Text.assemble(("✓ ", "bold green"), f"no link is silent{counted}")]
-    return Group(*parts, Text(), _accuracy(s), Text(), _lags(s.lags))
+    quality = _errors(s.errors) if s.task == "regression" else _accuracy(s)
+    return Group(*parts, Text(), quality, Text(), _lags(s.lags))
 
 
 def _head(s: Status) -> Table:
@@ -111,6 +113,8 @@ def _rows(s: Status) -> list[tuple[str, str]]:
     most = f" of at most {b.max_outstanding:,}" if b.max_outstanding is not None else ""
     letters = ", ".join(f"{reason} {n}" for reason, n in sorted(s.dead_letters.reasons.items()))
     errors = ", ".join(f"{error} {n}" for error, n in sorted(s.fold_errors.items()))
+    numbers = s.task == "regression"
+    classes = (f"by class, latest {s.by_class_window:,}", _by_class(s.by_class)), ("drift", _drift(s))
     return [
         (
             "model",
@@ -120,7 +124,7 @@ def _rows(s: Status) -> list[tuple[str, str]]:
             "ledger",
             f"{s.ledger_id} since {s.founded_at}, position {s.position}" if s.ledger_id else "none yet",
         ),
-        ("classes", ", ".join(s.classes) or "none yet"),
+        *(() if numbers else (("classes", ", ".join(s.classes) or "none yet"),)),
         (
             "samples",
             f"{b.samples:,}{_speed(s.rates.samples_per_s)}; invalid {b.invalid:,}, uncovered {b.uncovered:,}",
@@ -129,8 +133,7 @@ def _rows(s: Status) -> list[tuple[str, str]]:
         ("budget", _budget(b)),
         ("labels", ", ".join(f"{name} {n:,}" for name, n in s.labels.items())),
         ("open", f"{open_.requests:,}{most}{oldest}"),
-        (f"by class, latest {s.by_class_window:,}", _by_class(s.by_class)),
-        ("drift", _drift(s)),
+        *(() if numbers else classes),
         ("dead letters", f"{s.dead_letters.records:,}{f' (latest: {letters})' if letters else ''}"),
         ("fold errors", errors or "0"),
     ]
@@ -185,12 +188,45 @@ def _accuracy(s: Status) -> Table:
     for name in ("doubly robust", "Hájek", "naive", "labels", "samples"):
         table.add_column(name, justify="right", no_wrap=True)
     for window, e in s.accuracy.items():
-        name = f"latest {int(window):,}" if window.isdigit() else window
         naive = "-" if e.naive is None else f"{e.naive.value:.1%}"
         table.add_row(
-            Text(name), _interval(e.dr), _interval(e.hajek), naive, f"{e.labels:,}", f"{e.samples:,}"
+            Text(_named(window)),
+            _interval(e.dr),
+            _interval(e.hajek),
+            naive,
+            f"{e.labels:,}",
+            f"{e.samples:,}",
         )
     return table
+
+
+def _errors(found: Mapping[str, Errors]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("error", no_wrap=True)
+    for name in ("MAE", "RMSE", "naive MAE", "labels", "samples"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for window, e in found.items():
+        naive = "-" if e.naive_mae is None else f"{e.naive_mae:.4g}"
+        table.add_row(
+            Text(_named(window)), _off(e.mae), _off(e.rmse), naive, f"{e.labels:,}", f"{e.samples:,}"
+        )
+    return table
+
+
+def _off(known: Known) -> str:
+    from stream_al.core.accuracy import Interval
+
+    if not isinstance(known, Interval):
+        return str(known) if known.effective else "-"
+    return f"{known.value:.4g} {known.low:.3g}–{known.high:.3g}"
+
+
+def _named(window: str) -> str:
+    return f"latest {int(window):,}" if window.isdigit() else window
 
 
 def _interval(interval: Interval | None) -> str:

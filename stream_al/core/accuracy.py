@@ -13,7 +13,7 @@ Strata are stretches of buckets with much the same mean p, with a model that ans
 asks half of its samples, their labels are many and wrong in another way than later; in one ratio with the few heavy
 ones after them they would tilt the early estimates. A drift alarm begins a stratum, too: κ, and the interval that
 holds at all times, are made of those since the last alarm. κ is drawn towards 1 as if 100 labels had shown all of
-the modelled variance. How estimates are made is told in ``estimate``.
+the modelled variance. How estimates are made is told in ``estimate``, for a regressor's errors in ``regression``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from stream_al.core.classification import (
@@ -37,6 +37,7 @@ from stream_al.core.classification import (
 )
 from stream_al.core.estimate import DoublyRobust, Estimate, Moments, Terms, estimate, pooled
 from stream_al.core.messages import Bucket, Sums
+from stream_al.core.regression import Errors, Missed, errors
 from stream_al.core.sequence import ALPHA, Interval, anytime, student, wilson
 
 MIN_EXPECTED_LABELS = 50
@@ -60,6 +61,8 @@ class Slot:
     sums: Sums
     terms: Terms = field(default_factory=Terms)
     losses: Terms = field(default_factory=Terms)
+    absolute: Terms = field(default_factory=Terms)  # errors of a regressor
+    squared: Terms = field(default_factory=Terms)
     wide: int = 0  # labels of answers that did not name all classes
     confusion: Confusion | None = None  # None: not kept
     stratum: int = 0
@@ -80,8 +83,13 @@ class Slot:
         self.sums.add(later.sums)
         self.terms.add(later.terms)
         self.losses.add(later.losses)
+        self.absolute.add(later.absolute)
+        self.squared.add(later.squared)
         self.wide += later.wide
         self.confusion = None
+
+
+Pick = Callable[[Slot], tuple[Sums, Terms]]  # what an estimate is made of
 
 
 class Accuracy:
@@ -117,9 +125,11 @@ class Accuracy:
         if len(self.slots) > MOST_BUCKETS:
             self._merge_old()
 
-    def label(self, partition: int, offset: int, terms: Terms, answered: Answered | None = None) -> None:
+    def label(
+        self, partition: int, offset: int, terms: Terms, answered: Answered | Missed | None = None
+    ) -> None:
         """Credit one returned label to the time of its sample."""
-        credit = _Credit(terms, answered and self._known(answered))
+        credit = _Credit(terms, self._known(answered) if isinstance(answered, Answered) else answered)
         for slot in reversed(self.slots):
             if slot.holds(partition, offset):
                 self._place(slot, credit)
@@ -165,10 +175,13 @@ class Accuracy:
         return answered.among(self._keys)
 
     def _place(self, slot: Slot, credit: _Credit) -> None:
+        answered = credit.answered
         for part in (slot, self.everything, self.strata[slot.stratum]):
             part.terms.add(credit.terms)
-        answered = credit.answered
-        if answered is None:
+            if isinstance(answered, Missed):
+                part.absolute.add(answered.absolute)
+                part.squared.add(answered.squared)
+        if not isinstance(answered, Answered):
             return
         if slot.confusion is not None:
             slot.confusion.label(answered.shown, answered.label, answered.p)
@@ -195,19 +208,36 @@ class Accuracy:
 
     def window(self, samples: int | None) -> Estimate:
         """Return the estimate over the latest ``samples`` samples, or over all, that answers had time to reach."""
-        if samples is None:
-            return estimate(self._since(min(self.strata, default=0)), self._shown())
-        return estimate(_by_stratum(self.run(samples)), self._shown())
+        return estimate(self._window(samples, _right), self._shown())
 
     def fading(self, alpha: float = FADING) -> Estimate:
         """Return the estimate in which a sample of age n counts ``alpha`` to the power of n."""
+        return estimate(self._fading(alpha, _right), self._shown())
+
+    def errors(self, samples: int | None) -> Errors:
+        """Return a regressor's MAE and RMSE over the same samples as ``window``."""
+        return errors(self._window(samples, _absolute), self._window(samples, _squared))
+
+    def fading_errors(self, alpha: float = FADING) -> Errors:
+        """Return a regressor's MAE and RMSE with the weights of ``fading``."""
+        return errors(self._fading(alpha, _absolute), self._fading(alpha, _squared))
+
+    def _window(self, samples: int | None, pick: Pick) -> list[Moments]:
+        if samples is None:
+            return self._since(min(self.strata, default=0), pick)
+        found: dict[int, Moments] = {}
+        for slot in self.run(samples):
+            found.setdefault(slot.stratum, Moments()).add(*pick(slot))
+        return [found[number] for number in sorted(found)]
+
+    def _fading(self, alpha: float, pick: Pick) -> list[Moments]:
         found: dict[int, Moments] = {}
         age = 0.0
         for slot in self._mature():
             g = alpha ** (age + slot.sums.samples / 2)
-            found.setdefault(slot.stratum, Moments()).add(slot.sums, slot.terms, g, g * g)
+            found.setdefault(slot.stratum, Moments()).add(*pick(slot), g, g * g)
             age += slot.sums.samples
-        return estimate([found[number] for number in sorted(found)], self._shown())
+        return [found[number] for number in sorted(found)]
 
     def always(self, alpha: float = ALPHA) -> Interval | None:
         """Return the accuracy since the last drift alarm with an interval that holds at all times at once.
@@ -215,7 +245,7 @@ class Accuracy:
         Looking at a 95 % interval again and again, one sees it miss; this one misses in any place with probability
         ``alpha``. None before 300 samples.
         """
-        strata = pooled(self._since(self.epoch))
+        strata = pooled(self._since(self.epoch, _right))
         robust = DoublyRobust.of(strata, self._shown())
         if robust.g < SEQUENCE_FROM or not sum(s.n for s in strata):
             return None
@@ -266,14 +296,14 @@ class Accuracy:
         """Yield the buckets that answers had time to reach, the latest first."""
         return itertools.islice(reversed(self.slots), self._immature(), None)
 
-    def _since(self, first: int) -> list[Moments]:
+    def _since(self, first: int, pick: Pick) -> list[Moments]:
         """Return all of the strata from number ``first`` on that answers had time to reach."""
         found = {number: Moments() for number in self.strata if number >= first}
         for number, moments in found.items():
-            moments.add(self.strata[number].sums, self.strata[number].terms)
+            moments.add(*pick(self.strata[number]))
         for slot in itertools.islice(reversed(self.slots), self._immature()):
             if slot.stratum in found:
-                found[slot.stratum].add(slot.sums, slot.terms, -1.0, -1.0)
+                found[slot.stratum].add(*pick(slot), -1.0, -1.0)
         return list(found.values())
 
     def _shown(self) -> float:
@@ -313,7 +343,24 @@ class _Credit:
     """What one returned label brings."""
 
     terms: Terms
-    answered: Answered | None
+    answered: Answered | Missed | None
+
+
+def _right(slot: Slot) -> tuple[Sums, Terms]:
+    return slot.sums, slot.terms
+
+
+def _absolute(slot: Slot) -> tuple[Sums, Terms]:
+    return _predicted(slot.sums), slot.absolute
+
+
+def _squared(slot: Slot) -> tuple[Sums, Terms]:
+    return _predicted(slot.sums), slot.squared
+
+
+def _predicted(sums: Sums) -> Sums:
+    """Return the counts of the samples that can have an error: those that had a prediction."""
+    return Sums(samples=sums.answered + sums.uncovered, uncovered=sums.uncovered)
 
 
 def _alike(before: Sums, now: Sums) -> bool:
@@ -328,14 +375,7 @@ def _alike(before: Sums, now: Sums) -> bool:
 
 
 def _answers(sums: Sums) -> bool:
-    return 2 * sum(sums.predicted.values()) >= sums.samples
-
-
-def _by_stratum(slots: Iterable[Slot]) -> list[Moments]:
-    found: dict[int, Moments] = {}
-    for slot in slots:
-        found.setdefault(slot.stratum, Moments()).add(slot.sums, slot.terms)
-    return [found[number] for number in sorted(found)]
+    return 2 * (sum(sums.predicted.values()) + sums.answered) >= sums.samples
 
 
 def _log_loss(slots: Sequence[Slot]) -> Known:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """A model's answers for n samples and K classes; None stands for what the model cannot tell.
+    """A model's answers for n samples and K classes, 0 in regression; None stands for what the model cannot tell.
 
     Attributes
     ----------
@@ -24,6 +24,8 @@ class Assessment:
         Shape (n, D): the standardised inputs, or the random Fourier features, that the model sees.
     committee
         Shape (M, n, K): the probabilities of each of M members.
+    values
+        Shape (n,): the predictions of a regressor, NaN where it has no answer.
     """
 
     probabilities: NDArray[np.float64]
@@ -31,3 +33,16 @@ class Assessment:
     variance: NDArray[np.float64] | None = None
     features: NDArray[np.float64] | None = None
     committee: NDArray[np.float64] | None = None
+    values: NDArray[np.float64] | None = None
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Where the model has an answer; while it knows fewer than two classes it has none.
+
+        >>> Assessment(np.array([[0.5, 0.5], [0.0, 0.0]])).answered
+        array([ True, False])
+        """
+        if self.values is not None:
+            return np.isfinite(self.values)
+        p = self.probabilities
+        return p.sum(axis=1) > 0 if p.shape[1] > 1 else np.zeros(len(p), dtype=np.bool_)

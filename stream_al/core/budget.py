@@ -11,6 +11,8 @@ around a threshold on the utility with an exploration floor under it::
 
     p = floor + (1 - floor) · sigmoid(k (u - threshold) / sd),        k = 1.5, floor = exploration · target
 
+where sd is that of recent utilities, or what the strategy says (``spread``).
+
 The threshold is solved so that the mean p over a histogram of recent utilities equals the *target*: the
 fraction, corrected by the bucket's level (integral action), or the granted rate, whichever is less. What the
 histogram cannot see - utilities that drift, or crowd inside one bin - is corrected by a shift in log odds that
@@ -225,7 +227,14 @@ class PartitionBudget:
     # --- decisions -------------------------------------------------------------------------------------------
 
     def decide(
-        self, u: Vector, cold: NDArray[np.bool_], coins: Vector, budget: Budget, *, warming: bool
+        self,
+        u: Vector,
+        cold: NDArray[np.bool_],
+        coins: Vector,
+        budget: Budget,
+        *,
+        warming: bool,
+        spread: float | None = None,
     ) -> Decisions:
         """Decide n samples in their order.
 
@@ -239,13 +248,15 @@ class PartitionBudget:
             One draw in [0, 1) a sample.
         warming
             Whether the model still warms up, so that advance tokens may be spent.
+        spread
+            What the ramp takes for the utilities' standard deviation; None: the one that they have lately.
         """
         n = len(u)
         p, floor, threshold = np.empty(n), np.empty(n), np.empty(n)
         start = 0
         while start < n:
             if self.seen % BLOCK == 0:
-                self._solve(budget)
+                self._solve(budget, spread)
             end = min(n, start + BLOCK - self.seen % BLOCK)
             part = slice(start, end)
             threshold[part] = self.threshold - self.shift * self.scale / STEEPNESS
@@ -264,7 +275,7 @@ class PartitionBudget:
             start = end
         return Decisions(p, floor, threshold, coins < p)
 
-    def _solve(self, budget: Budget) -> None:
+    def _solve(self, budget: Budget, spread: float | None) -> None:
         """Set target, threshold and scale for the next block."""
         target = budget.fraction if budget.fraction is not None else 1.0
         if budget.fraction is not None and budget.burst:
@@ -279,7 +290,7 @@ class PartitionBudget:
             self.histogram //= 2
             total = int(self.histogram.sum())
         if total:
-            self._solve_threshold(budget.exploration * self.target)
+            self._solve_threshold(budget.exploration * self.target, spread)
 
     def _correct(self) -> None:
         """Move the shift towards where the last block's mean p would have met its target."""
@@ -288,13 +299,14 @@ class PartitionBudget:
             self.shift = min(max(self.shift + CORRECTION * miss, -MOST_SHIFT), MOST_SHIFT)
         self.asked, self.asked_of = 0.0, 0
 
-    def _solve_threshold(self, floor: float) -> None:
+    def _solve_threshold(self, floor: float, spread: float | None) -> None:
         """Find the threshold at which the mean p over the histogram is the target (Newton inside a bracket)."""
         held = np.flatnonzero(self.histogram)
         weights = self.histogram[held] / self.histogram[held].sum()
         centres = _CENTRES[held]
         mean = float(weights @ centres)
-        self.scale = math.sqrt(max(0.0, float(weights @ ((centres - mean) ** 2 + _WITHIN[held]))))
+        lately = math.sqrt(max(0.0, float(weights @ ((centres - mean) ** 2 + _WITHIN[held]))))
+        self.scale = lately if spread is None else spread
         wanted = min(max((self.target - floor) / (1 - floor), 1e-9), 1 - 1e-9) if floor < 1 else 0.5
         x = centres * (STEEPNESS / self.scale)
         low, high = float(x[0]) - 25.0, float(x[-1]) + 25.0

@@ -58,7 +58,7 @@ class Terms:
     """Sums over the returned labels of one bucket."""
 
     n: int = 0
-    unlabelled: int = 0  # closed without a label
+    unlabelled: int = 0  # closed without a label that can be right or wrong
     e: float = 0.0
     w: float = 0.0
     ww: float = 0.0

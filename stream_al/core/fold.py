@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_al.core.accuracy import Accuracy, Terms
+from stream_al.core.accuracy import Accuracy, Estimate, Terms
 from stream_al.core.calibration import HEAVIEST, HIGHEST_M, LOWEST_M, Calibration
 from stream_al.core.classification import Answered
 from stream_al.core.drift import Drift
-from stream_al.core.labels import Label, label_key
+from stream_al.core.labels import Label, Value, label_key
 from stream_al.core.messages import (
     Bucket,
     Budget,
@@ -35,14 +35,16 @@ from stream_al.core.messages import (
     Observe,
     Shown,
     Skipped,
+    Task,
     milliseconds,
 )
 from stream_al.core.model import Model
+from stream_al.core.regression import Errors, Missed
 from stream_al.core.strategies.base import QueryStrategy
 from stream_al.core.strategies.novelty import with_novelty
 from stream_al.core.strategies.table import create
 
-FOLD_VERSION = 3
+FOLD_VERSION = 4
 DAY_MS = 86_400_000
 KEEP_CLOSED_MS = 16 * DAY_MS  # twice the default life of a request; older ones are no longer asked about
 WARM_LABELS, WARM_LABELS_PER_CLASS = 30, 5
@@ -64,6 +66,8 @@ class Scores:
         In [0, 1]; the confidence is the shown class's probability.
     cold
         Where nothing informative can be said: no answer, or fewer than two classes known.
+    values
+        A regressor's predictions, NaN where it has no answer; None in classification.
     """
 
     probabilities: NDArray[np.float64]
@@ -71,6 +75,7 @@ class Scores:
     cold: NDArray[np.bool_]
     confidence: NDArray[np.float64]
     expected_correct: NDArray[np.float64]
+    values: NDArray[np.float64] | None = None
 
 
 class Fold:
@@ -91,7 +96,7 @@ class Fold:
         self.warmed = False
         self.class_counts: Counter[str] = Counter()
         self.closed: dict[str, int] = {}
-        self.labels: dict[str, tuple[Label, int, str]] = {}
+        self.labels: dict[str, tuple[Value, int, str]] = {}
         self.answers: dict[str, str] = {}
         self.ends: dict[int, int] = {}
         self.buckets = 0
@@ -129,14 +134,15 @@ class Fold:
             self.errors["second_genesis"] += 1
             return
         self.genesis = record
-        self.model = Model(record.spec, classes=record.classes, seed=record.seed)
+        self.model = Model(record.spec, classes=record.classes, seed=record.seed, task=record.task)
         self.strategy = create(record.strategy)
         self._advance_clock(record.created_at)
 
     def _budget(self, _: int, record: Budget) -> None:
         self.budget = record
         assert self.strategy is not None
-        self.strategy = with_novelty(self.strategy, record.novelty)
+        novelty = record.novelty if self.task == "classification" else 0.0  # it finds new classes
+        self.strategy = with_novelty(self.strategy, novelty)
 
     def _close(self, record: Closing, at: str) -> bool:
         """Note that a request is closed; False where it was already."""
@@ -159,14 +165,13 @@ class Fold:
         if known is None or known[2] != record.answer:  # a label does not stay young by being used again
             self.labels.pop(record.id, None)  # keeps the table in the order of the ledger
             self.labels[record.id] = (record.label, self.clock_ms, record.answer)
-        key = label_key(record.label)
-        self._credit(offset, record, key)
+        self._credit(offset, record)
         if record.learn:
-            self._learn(record, key)
+            self._learn(record)
         if self.learned:
             self.version = offset + 1
 
-    def _learn(self, record: Learned, key: str) -> None:
+    def _learn(self, record: Learned) -> None:
         assert self.model is not None
         assert self.strategy is not None
         seen = self.model.assess([record.features]) if self.strategy.stateful else None
@@ -177,19 +182,35 @@ class Fold:
         if seen is not None:
             self.strategy.learn(seen)
         self.learned += 1
-        self.class_counts[key] += 1
-        enough = len(self.class_counts) > 1 and min(self.class_counts.values()) >= WARM_LABELS_PER_CLASS
-        self.warmed = self.warmed or (enough and self.learned >= WARM_LABELS)
+        if self.task == "classification":
+            self.class_counts[label_key(record.label)] += 1
+        self.warmed = self.warmed or (self._knows_enough() and self.learned >= WARM_LABELS)
 
-    def _credit(self, offset: int, record: Learned, key: str) -> None:
+    def _knows_enough(self) -> bool:
+        """Whether there are labels enough of each class, where there are classes."""
+        counts = self.class_counts
+        return self.task == "regression" or (
+            len(counts) > 1 and min(counts.values()) >= WARM_LABELS_PER_CLASS
+        )
+
+    def _credit(self, offset: int, record: Learned) -> None:
+        if not 0 < record.query.inclusion_probability <= 1:
+            self.errors["no_probability"] += 1
+        elif self.task == "regression":
+            self._credit_number(record)
+        else:
+            self._credit_class(offset, record, label_key(record.label))
+
+    def _credit_number(self, record: Learned) -> None:
+        missed = Missed.of(record.query.inclusion_probability, record.model.value, record.label)
+        self.accuracy.label(record.source.partition, record.source.offset, Terms(unlabelled=1), missed)
+
+    def _credit_class(self, offset: int, record: Learned, key: str) -> None:
         p, m, correct = (
             record.query.inclusion_probability,
             record.query.expected_correct,
             record.model.label == key,
         )
-        if not 0 < p <= 1:
-            self.errors["no_probability"] += 1
-            return
         terms, answered = Terms.of(p, m, correct=correct), Answered.of(p, record.model, key)
         self.accuracy.label(record.source.partition, record.source.offset, terms, answered)
         if record.model.confidence > 0:
@@ -301,6 +322,10 @@ class Fold:
     # --- reading ---------------------------------------------------------------------------------------------
 
     @property
+    def task(self) -> Task:
+        return self.genesis.task if self.genesis is not None else "classification"
+
+    @property
     def classes(self) -> tuple[Label, ...]:
         return self.model.classes if self.model is not None else ()
 
@@ -318,6 +343,25 @@ class Fold:
         """Return the grants of one partition that no bucket has closed, in order of their number."""
         return [g for g in self.grants.values() if g.partition == partition]
 
+    def estimates(self, windows: Sequence[int]) -> dict[str, Estimate]:
+        """Return the accuracy by window: those of so many samples, ``fading`` and ``all``; none in regression."""
+        if self.task == "regression":
+            return {}
+        known = {str(w): self.accuracy.window(w) for w in windows}
+        return {**known, "fading": self.accuracy.fading(), "all": self.accuracy.window(None)}
+
+    def prediction_errors(self, windows: Sequence[int]) -> dict[str, Errors]:
+        """Return MAE and RMSE by window, as ``estimates`` does; none in classification."""
+        if self.task == "classification":
+            return {}
+        known = {str(w): self.accuracy.errors(w) for w in windows}
+        return {**known, "fading": self.accuracy.fading_errors(), "all": self.accuracy.errors(None)}
+
+    @property
+    def spread(self) -> float | None:
+        """What the ramp takes for the utilities' standard deviation; None: the one that they have."""
+        return None if self.strategy is None else self.strategy.spread
+
     def score(self, batch: Sequence[Mapping[str, Any]]) -> Scores:
         """Score n samples by their features."""
         assert self.model is not None, "a fold without genesis scores nothing"
@@ -326,13 +370,20 @@ class Fold:
         p = assessment.probabilities
         n = len(batch)
         confidence = p.max(axis=1) if p.shape[1] else np.zeros(n)
-        cold = (confidence <= 0) | (p.shape[1] < 2)
         m = self.calibration.expected_correct(confidence)
-        return Scores(p, self.strategy.utility(assessment), cold, confidence, m)
+        utility, cold = self.strategy.utility(assessment), ~assessment.answered
+        return Scores(p, utility, cold, confidence, m, assessment.values)
 
-    def shown(self, probabilities: NDArray[np.float64]) -> Shown:
-        """Return what is shown of one row of probabilities: the 20 highest by label key, and the others' sum."""
+    def shown(self, scores: Scores, i: int) -> Shown:
+        """Return what is shown of the i-th sample.
+
+        Its prediction, or the 20 highest probabilities by label key, and the others' sum.
+        """
         assert self.genesis is not None
+        if scores.values is not None:
+            value = None if scores.cold[i] else float(scores.values[i])
+            return Shown(self.genesis.model, self.version, value=value)
+        probabilities = scores.probabilities[i]
         if not probabilities.any():
             return Shown(self.genesis.model, self.version)
         order = np.argsort(-probabilities, kind="stable")

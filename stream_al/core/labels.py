@@ -1,21 +1,32 @@
 """Labels as they travel, and their text form as JSON keys and choices.
 
-A label is a string, an integer or a boolean and comes back as it came: ``1``, ``True`` and ``"1"`` are three
-classes although Python calls the first two equal. Whatever needs a label as a key (a JSON object, a choice
-on the label page, a metric) uses ``label_key``, which keeps them apart.
+In regression a label is a number. In classification it is a string, an integer or a boolean and comes back as it
+came: ``1``, ``True`` and ``"1"`` are three classes although Python calls the first two equal. Whatever needs a label
+as a key (a JSON object, a choice on the label page, a metric) uses ``label_key``, which keeps them apart.
 """
 
 from __future__ import annotations
 
 import json
+from typing import TypeGuard
 
-Label = str | int | bool
+Label = str | int | bool  # a class
+Value = Label | float  # a class, or what a regressor learns
 
 # Deeper JSON makes the parser's answer depend on the interpreter's stack; such a text is no class name.
 MAX_DEPTH = 100
 
 
-def label_key(label: Label) -> str:
+def is_number(label: Value) -> TypeGuard[int | float]:
+    """Say whether a label is one that a regressor can learn; true and false are none.
+
+    >>> [is_number(label) for label in (1, 2.5, True, "1")]
+    [True, True, False, False]
+    """
+    return isinstance(label, int | float) and not isinstance(label, bool)
+
+
+def label_key(label: Value) -> str:
     r"""Write a label as a JSON key: a string as itself, any other as its JSON text.
 
     A string that itself parses as JSON is written with its quotes, so that keys of different labels differ.

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from stream_al.core.labels import Label
+from stream_al.core.labels import Label, Value
 
 Feature = float | int | bool | str | list[float] | None
 Features = dict[str, Feature]
 Reason = Literal["warm_up", "informative", "explore"]
+Task = Literal["classification", "regression"]
 
 SAMPLE_SCHEMA = "stream-al/sample/1"
 REQUEST_SCHEMA = "stream-al/label-request/1"
@@ -90,7 +91,7 @@ class Query:
     coin
         The draw; the sample was chosen because ``coin < inclusion_probability``.
     expected_correct
-        Calibrated probability that the shown class is right (m).
+        Calibrated probability that the shown class is right (m); 0.5 in regression, where no answer is right.
     """
 
     strategy: str
@@ -105,12 +106,16 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the model said. ``probabilities`` by label key, highest first, at most 20; ``rest`` is the others' sum."""
+    """What the model said. ``probabilities`` by label key, highest first, at most 20; ``rest`` is the others' sum.
+
+    ``value`` is a regressor's prediction, None while it has none.
+    """
 
     name: str
     version: int
     probabilities: dict[str, float] = field(default_factory=dict)
     rest: float = 0.0
+    value: float | None = None
 
     @property
     def label(self) -> str | None:
@@ -139,7 +144,7 @@ class Answer:
     """A label or a skip as it came back. Exactly one of ``label`` and ``skip`` says something."""
 
     id: str
-    label: Label | None = None
+    label: Value | None = None
     skip: bool = False
     request_id: str | None = None
     annotator: str | None = None
@@ -168,6 +173,7 @@ class Sums:
 
     ``sum_m``, ``sum_v`` and ``sum_v_over_p`` run over samples with p > 0; v = m (1 - m) with m clipped to
     [.03, .97]. ``uncovered`` counts the samples with p = 0. ``invalid`` ones were unreadable and not decided.
+    ``answered`` counts the samples with p > 0 for which a regressor had a prediction.
     """
 
     samples: int = 0
@@ -181,6 +187,7 @@ class Sums:
     sum_confidence: float = 0.0
     sum_entropy: float = 0.0
     predicted: dict[str, int] = field(default_factory=dict)
+    answered: int = 0
 
     def add(self, other: Sums) -> None:
         self.samples += other.samples
@@ -195,6 +202,7 @@ class Sums:
         self.sum_entropy += other.sum_entropy
         for key, count in other.predicted.items():
             self.predicted[key] = self.predicted.get(key, 0) + count
+        self.answered += other.answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +260,7 @@ class Genesis:
     strategy: str
     seed: int
     created_at: str
+    task: Task = "classification"
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +313,7 @@ class Learned:
     model: Shown
     requested_at: str
     features: Features
-    label: Label
+    label: Value
     learn: bool
     received_at: str
     answer: str

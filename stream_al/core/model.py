@@ -6,6 +6,7 @@ The model is a fold: the same calls of ``learn`` and ``observe`` give the same m
 * **Features** are made to fit by ``FeatureTable`` and **labels** by a typed class table in order of
   appearance: River sees the codes 0..K-1, a binary-only classifier False and True of two configured classes.
   With any other number of classes, or an open one, a binary-only classifier is wrapped in one-vs-rest.
+  A regressor learns numbers, clipped as features are.
 * **Roll-back.** River's pipelines change step by step, so a classifier that raises leaves its scaler
   changed. The state is kept as a pickled checkpoint and a journal of what was folded since; a failed record
   is undone by loading the one and replaying the other. A checkpoint is due after as many records as its
@@ -26,7 +27,8 @@ from __future__ import annotations
 import contextlib
 import math
 import pickle
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +36,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_al.core.assessment import Assessment
-from stream_al.core.labels import Label
-from stream_al.core.messages import Feature
-from stream_al.core.model_features import FeatureTable, Row
+from stream_al.core.labels import Label, Value, is_number
+from stream_al.core.messages import Feature, Task
+from stream_al.core.model_features import LARGEST, FeatureTable, Row
 from stream_al.core.model_spec import ModelSpecError, build
 
-Entry = tuple[Mapping[str, Feature], Label | None]  # what is folded; None is an observation
+Entry = tuple[Mapping[str, Feature], Value | None]  # what is folded; None is an observation
 
 POISONED = "Poisoned"
 UNKNOWN_CLASS = "UnknownClass"
@@ -50,7 +52,7 @@ SPARED = ("river.tree.", "river.forest.", "river.neighbors.", "river.dummy", "st
 
 
 class Model:
-    """A classifier over samples with any features and labels.
+    """A classifier or a regressor over samples with any features and labels.
 
     Parameters
     ----------
@@ -60,11 +62,13 @@ class Model:
         The closed class table; a label outside it is not learned. None: classes come with their first label.
     seed
         Derives all seeds that the spec leaves open.
+    task
+        What the spec's last step is for.
 
     Attributes
     ----------
     classes : tuple of labels
-        The class table: configured, or in order of appearance.
+        The class table: configured, or in order of appearance; empty in regression.
     learned : int
         How many labels were learned.
 
@@ -74,8 +78,17 @@ class Model:
         If the spec cannot be built, or the classes are fewer than two or not distinct.
     """
 
-    def __init__(self, spec: object, *, classes: Sequence[Label] | None, seed: int) -> None:
-        self._state = _State.build(spec, classes, seed)
+    def __init__(
+        self,
+        spec: object,
+        *,
+        classes: Sequence[Label] | None,
+        seed: int,
+        task: Task = "classification",
+    ) -> None:
+        self._state = (
+            _Numbers.build(spec, seed) if task == "regression" else _Classes.build(spec, classes, seed)
+        )
         self._journal: list[bytes] = []
         self._checkpoint = b""
         self._due = 0
@@ -99,23 +112,22 @@ class Model:
         Shape (n, K) for the K ``classes``. Each row sums to 1, or is all zeros where the model has no
         answer: before its first label, or where River raises or answers with NaN.
         """
-        k = len(self.classes)
-        if not (batch and k and self.learned):
-            return np.zeros((len(batch), k))
-        return self._state.assess(batch, whole=False).probabilities
+        return self._assess(batch, whole=False).probabilities
 
     def assess(self, batch: Sequence[Mapping[str, Feature]]) -> Assessment:
         """Return the probabilities of n samples as ``predict`` does, and what else the model can tell of them.
 
         Never raises. Gap, variance, features and committee are there once a classifier that has them has learned
-        a label.
+        a label; a regressor's values always, NaN before its first label.
         """
-        k = len(self.classes)
-        if not (batch and k and self.learned):
-            return Assessment(np.zeros((len(batch), k)))
-        return self._state.assess(batch, whole=True)
+        return self._assess(batch, whole=True)
 
-    def learn(self, features: Mapping[str, Feature], label: Label) -> str | None:
+    def _assess(self, batch: Sequence[Mapping[str, Feature]], *, whole: bool) -> Assessment:
+        if not (batch and self.learned):
+            return self._state.unanswered(len(batch))
+        return self._state.assess(batch, whole=whole)
+
+    def learn(self, features: Mapping[str, Feature], label: Value) -> str | None:
         """Learn one label.
 
         Returns
@@ -123,7 +135,7 @@ class Model:
         None, or what went wrong: ``UnknownClass``, ``Poisoned`` or the name of an exception; then the state
         is what it was before.
         """
-        return self._fold((features, label)) if isinstance(label, str | int) else TypeError.__name__
+        return self._fold((features, label)) if self._state.fits(label) else TypeError.__name__
 
     def observe(self, features: Mapping[str, Feature]) -> str | None:
         """Show one sample without a label to the unsupervised steps; returns as ``learn`` does."""
@@ -196,50 +208,28 @@ class Model:
         self._start_from(checkpoint)
 
 
-@dataclass(slots=True)
-class _State:
+@dataclass(slots=True, kw_only=True)
+class _State(ABC):
     """All that the calls have made: what a checkpoint holds."""
 
     pipeline: Any
     features: FeatureTable
-    classes: tuple[Label, ...]
-    codes: dict[tuple[type, Label], int]
-    closed: bool
-    binary: bool
     guarded: bool
+    classes: tuple[Label, ...] = ()
     learned: int = 0
 
-    @classmethod
-    def build(cls, spec: object, classes: Sequence[Label] | None, seed: int) -> _State:
+    @staticmethod
+    def edge(pipeline: Any) -> dict[str, Any]:
+        """Return what stands around a new pipeline, whatever it is for."""
         from stream_al.core.model_adapters import named_features  # noqa: PLC0415 - River is slow to import
 
-        known = tuple(classes or ())
-        codes = {(type(label), label): code for code, label in enumerate(known)}
-        if classes is not None and not len(codes) == len(known) >= 2:
-            raise ModelSpecError(
-                "classes", f"must be two or more different labels, are {list(classes)!r:.80}"
-            )
-        pipeline = build(spec, seed=seed, n_classes=len(known) or None)
-        last = list(pipeline.steps.values())[-1]
         texts, named = named_features(pipeline)
-        return cls(
-            pipeline=pipeline,
-            features=FeatureTable(texts=texts, named=named),
-            classes=known,
-            codes=codes,
-            closed=classes is not None,
-            binary=not last._multiclass,  # noqa: SLF001 - River's way to ask
-            guarded=not type(last).__module__.startswith(SPARED),
-        )
-
-    def admit(self, entry: Entry) -> str | None:
-        """Say why a label has no place in the class table; None if it has one."""
-        label = entry[1]
-        if label is None:
-            return None
-        known = (type(label), label) in self.codes
-        is_open = not self.closed and len(self.classes) < MOST_CLASSES
-        return None if known or is_open else UNKNOWN_CLASS
+        last = list(pipeline.steps.values())[-1]
+        return {
+            "pipeline": pipeline,
+            "features": FeatureTable(texts=texts, named=named),
+            "guarded": not type(last).__module__.startswith(SPARED),
+        }
 
     def fold(self, entry: Entry) -> str | None:
         """Absorb a record; on an error's name the state is broken and must be restored."""
@@ -257,8 +247,7 @@ class _State:
 
             observe_one(self.pipeline, row)
         else:
-            code = self._code(label)
-            self.pipeline.learn_one(row, bool(code) if self.binary else code)
+            self.pipeline.learn_one(row, self.target(label))
             self.learned += 1
         return row
 
@@ -266,11 +255,126 @@ class _State:
         """Say whether the model answers for a sample, with finite numbers."""
         return self._answers(self.features.encode(features))
 
-    def assess(self, batch: Sequence[Mapping[str, Feature]], *, whole: bool) -> Assessment:
-        """Ask a classifier that answers for a micro-batch at once, any other sample by sample.
+    def _answers(self, row: Row) -> bool:
+        try:
+            return all(map(math.isfinite, self._asked(row)))
+        except Exception:  # noqa: BLE001 - River may raise anything on a sample it cannot place
+            return False
 
-        ``whole`` asks for more than probabilities.
-        """
+    def _transformed(self, before: Sequence[Any], features: Mapping[str, Feature]) -> Row:
+        row = self.features.encode(features)
+        for step in before:
+            row = step.transform_one(row)
+        return row
+
+    @abstractmethod
+    def fits(self, label: Value) -> bool:
+        """Say whether a label is of a type that can be learned."""
+
+    @abstractmethod
+    def admit(self, entry: Entry) -> str | None:
+        """Say why a label that fits cannot be learned; None if it can."""
+
+    @abstractmethod
+    def target(self, label: Value) -> float | bool:
+        """Return what River learns for a label, and remember it."""
+
+    @abstractmethod
+    def unanswered(self, n: int) -> Assessment:
+        """Return that there is no answer for n samples."""
+
+    @abstractmethod
+    def assess(self, batch: Sequence[Mapping[str, Feature]], *, whole: bool) -> Assessment:
+        """Ask for a micro-batch; ``whole`` asks for more than predictions."""
+
+    @abstractmethod
+    def _asked(self, row: Row) -> Iterable[float]:
+        """Return the numbers that River answers with."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Numbers(_State):
+    """Of a regressor."""
+
+    @classmethod
+    def build(cls, spec: object, seed: int) -> _Numbers:
+        return cls(**cls.edge(build(spec, seed=seed, task="regression")))
+
+    def fits(self, label: Value) -> bool:
+        return is_number(label) and -math.inf < label < math.inf
+
+    def admit(self, entry: Entry) -> str | None:  # noqa: ARG002 - any number can be learned
+        return None
+
+    def target(self, label: Value) -> float:
+        assert is_number(label)
+        return float(max(-LARGEST, min(LARGEST, label)))
+
+    def unanswered(self, n: int) -> Assessment:
+        return Assessment(np.zeros((n, 0)), values=np.full(n, math.nan))
+
+    def assess(self, batch: Sequence[Mapping[str, Feature]], *, whole: bool) -> Assessment:  # noqa: ARG002 - there is no more
+        values = np.array([self._value(features) for features in batch], dtype=np.float64)
+        return Assessment(np.zeros((len(batch), 0)), values=values)
+
+    def _value(self, features: Mapping[str, Feature]) -> float:
+        """Return the prediction for a sample, NaN where there is none."""
+        try:
+            value = float(self.pipeline.predict_one(self.features.encode(features)))
+        except Exception:  # noqa: BLE001 - as above
+            return math.nan
+        return max(-LARGEST, min(LARGEST, value)) if math.isfinite(value) else math.nan
+
+    def _asked(self, row: Row) -> Iterable[float]:
+        return [self.pipeline.predict_one(row)]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Classes(_State):
+    """Of a classifier."""
+
+    codes: dict[tuple[type, Label], int]
+    closed: bool
+    binary: bool
+
+    @classmethod
+    def build(cls, spec: object, classes: Sequence[Label] | None, seed: int) -> _Classes:
+        known = tuple(classes or ())
+        codes = {(type(label), label): code for code, label in enumerate(known)}
+        if classes is not None and not len(codes) == len(known) >= 2:
+            raise ModelSpecError(
+                "classes", f"must be two or more different labels, are {list(classes)!r:.80}"
+            )
+        pipeline = build(spec, seed=seed, n_classes=len(known) or None)
+        return cls(
+            **cls.edge(pipeline),
+            classes=known,
+            codes=codes,
+            closed=classes is not None,
+            binary=not list(pipeline.steps.values())[-1]._multiclass,  # noqa: SLF001 - River's way to ask
+        )
+
+    def fits(self, label: Value) -> bool:
+        return isinstance(label, str | int)
+
+    def admit(self, entry: Entry) -> str | None:
+        label = entry[1]
+        if label is None:
+            return None
+        known = (type(label), label) in self.codes
+        is_open = not self.closed and len(self.classes) < MOST_CLASSES
+        return None if known or is_open else UNKNOWN_CLASS
+
+    def target(self, label: Value) -> int | bool:
+        assert isinstance(label, str | int)
+        code = self._code(label)
+        return bool(code) if self.binary else code
+
+    def unanswered(self, n: int) -> Assessment:
+        return Assessment(np.zeros((n, len(self.classes))))
+
+    def assess(self, batch: Sequence[Mapping[str, Feature]], *, whole: bool) -> Assessment:
+        """Ask a classifier that answers for a micro-batch at once, any other sample by sample."""
         *before, last = self.pipeline.steps.values()
         if hasattr(last, "assess_batch"):
             with contextlib.suppress(Exception):  # asked one by one, the others get an answer
@@ -295,12 +399,6 @@ class _State:
             None if committee is None else np.stack([_placed(p, codes, k) for p in committee]),
         )
 
-    def _transformed(self, before: Sequence[Any], features: Mapping[str, Feature]) -> Row:
-        row = self.features.encode(features)
-        for step in before:
-            row = step.transform_one(row)
-        return row
-
     def row(self, features: Mapping[str, Feature]) -> list[float]:
         """Return the K probabilities of a sample."""
         try:
@@ -308,11 +406,8 @@ class _State:
         except Exception:  # noqa: BLE001 - River may raise anything on a sample it cannot place
             return [0.0] * len(self.classes)
 
-    def _answers(self, row: Row) -> bool:
-        try:
-            return all(map(math.isfinite, self._ask(row).values()))
-        except Exception:  # noqa: BLE001 - as above
-            return False
+    def _asked(self, row: Row) -> Iterable[float]:
+        return self._ask(row).values()
 
     def _ask(self, row: Row) -> dict[Any, float]:
         """Return River's probabilities by code; those of a classifier that has only a vote are 1."""

@@ -1,7 +1,7 @@
 """Build a River model from its spec in the config.
 
-A spec is parsed YAML or JSON: a step, or a list of steps of which the last is a classifier. A step is a
-dotted name or a mapping from one dotted name to its arguments:
+A spec is parsed YAML or JSON: a step, or a list of steps of which the last is a classifier or, in regression, a
+regressor. A step is a dotted name or a mapping from one dotted name to its arguments:
 
     - river.preprocessing.StandardScaler
     - river.linear_model.LogisticRegression: {l2: 0.001, optimizer: {river.optim.SGD: {lr: 0.1}}}
@@ -30,6 +30,7 @@ from hashlib import blake2b
 from types import ModuleType
 from typing import Any
 
+from stream_al.core.messages import Task
 from stream_al.core.model_hints import MISFIT, fit, hints
 
 ROOTS = ("river", "stream_al")
@@ -50,6 +51,7 @@ REPLACED = {
     "river.compose.select.Select": "stream_al.core.model_adapters.Select",
 }
 HIDDEN = ("active", "api", "base", "checks", "compat", "conftest", "datasets")  # never meant by a wrong name
+LAST: Mapping[Task, str] = {"classification": "classifier", "regression": "regressor"}
 REFUSED = {
     "river.active.": "stream-al itself decides which labels to request: name the classifier inside",
     "river.compat.": "it wraps objects of other libraries, which a spec cannot hold",
@@ -94,7 +96,7 @@ def digest(spec: object) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def build(spec: object, *, seed: int, n_classes: int | None = None) -> Any:
+def build(spec: object, *, seed: int, n_classes: int | None = None, task: Task = "classification") -> Any:
     """Build the ``river.compose.Pipeline`` that a spec describes.
 
     Parameters
@@ -106,6 +108,8 @@ def build(spec: object, *, seed: int, n_classes: int | None = None) -> Any:
     n_classes
         How many classes there can be, None if that is open. A binary-only classifier stays as it is with two
         and is wrapped in ``multiclass.OneVsRestClassifier`` otherwise; the steps before it stay shared.
+    task
+        What the last step must be for.
 
     Raises
     ------
@@ -113,13 +117,13 @@ def build(spec: object, *, seed: int, n_classes: int | None = None) -> Any:
         With the path of the first mistake.
     """
     builder = _Builder(seed)
-    named = [(path, builder.step(raw, path)) for path, raw in _paths(spec)]
+    named = [(path, builder.step(raw, path)) for path, raw in _paths(spec, task)]
     steps = [(path, step) for path, whole in named for step in _flat(whole)]
     for path, step in steps[:-1]:
-        _check_transformer(path, step)
+        _check_transformer(path, step, task)
     path, last = steps[-1]
-    _check_classifier(path, last)
-    if n_classes != 2 and not last._multiclass:  # noqa: SLF001 - River's way to ask
+    _check_last(path, last, task)
+    if task == "classification" and n_classes != 2 and not last._multiclass:  # noqa: SLF001 - River's way to ask
         last = _one_vs_rest(last)
     return _river("compose").Pipeline(*(step for _, step in steps[:-1]), last)
 
@@ -133,11 +137,11 @@ def _listed(spec: object) -> list[object]:
     return spec if isinstance(spec, list) else [spec]
 
 
-def _paths(spec: object) -> list[tuple[str, object]]:
+def _paths(spec: object, task: Task) -> list[tuple[str, object]]:
     if not isinstance(spec, list):
         return [("model", spec)]
     if not spec:
-        raise ModelSpecError("model", "has no steps: the last one must be a classifier")
+        raise ModelSpecError("model", f"has no steps: the last one must be a {LAST[task]}")
     return [(f"model[{i}]", step) for i, step in enumerate(spec)]
 
 
@@ -150,17 +154,26 @@ def _flat(step: Any) -> Iterator[Any]:
         yield step
 
 
-def _check_transformer(path: str, step: Any) -> None:
+def _check_transformer(path: str, step: Any, task: Task) -> None:
     base = _river("base")
     if not isinstance(step, base.BaseTransformer | base.AnomalyFilter) and not inspect.isfunction(step):
         raise ModelSpecError(
-            path, f"{_described(step)} is not a transformer; only the last step is a classifier"
+            path, f"{_described(step)} is not a transformer; only the last step is a {LAST[task]}"
         )
 
 
-def _check_classifier(path: str, step: Any) -> None:
-    if not isinstance(step, _river("base").Classifier):
-        raise ModelSpecError(path, f"{_described(step)} is not a classifier; the last step must be one")
+def _check_last(path: str, step: Any, task: Task) -> None:
+    base = _river("base")
+    kinds: dict[Task, type] = {"classification": base.Classifier, "regression": base.Regressor}
+    if isinstance(step, base.MultiTargetRegressor):
+        raise ModelSpecError(path, f"{_described(step)} predicts several numbers; a label is one")
+    if isinstance(step, kinds[task]):
+        return
+    problem = f"{_described(step)} is not a {LAST[task]}; the last step must be one"
+    other = next((name for name, kind in kinds.items() if isinstance(step, kind)), None)
+    if other is not None:
+        problem += f"; it is a {LAST[other]}: write model.task: {other}, or name a {LAST[task]}"
+    raise ModelSpecError(path, problem)
 
 
 def _check_text(made: Any, path: str) -> None:

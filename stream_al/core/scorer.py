@@ -168,7 +168,9 @@ class Scorer:
         scores = fold.score([s.features for s in samples])
         offsets = np.fromiter((s.source.offset for s in samples), dtype=np.int64, count=len(samples))
         coins = coin.coins(state.coin_key, offsets)
-        decisions = state.budget.decide(scores.utility, scores.cold, coins, fold.budget, warming=warming)
+        decisions = state.budget.decide(
+            scores.utility, scores.cold, coins, fold.budget, warming=warming, spread=fold.spread
+        )
         self._count(state, scores, decisions)
         for i in np.flatnonzero(decisions.chosen).tolist():
             request = self._request(
@@ -198,6 +200,8 @@ class Scorer:
         sums.sum_v_over_p += float((v / p[covered]).sum())
         sums.sum_confidence += float(scores.confidence.sum())
         sums.sum_entropy += float(entropies(scores.probabilities).sum())
+        if scores.values is not None:
+            sums.answered += int((covered & ~scores.cold).sum())
         if scores.probabilities.shape[1]:
             said = scores.probabilities.argmax(axis=1)[scores.confidence > 0]
             for k, count in enumerate(np.bincount(said, minlength=0)):
@@ -240,7 +244,7 @@ class Scorer:
             features=sample.features,
             source=sample.source,
             query=query,
-            model=self.fold.shown(scores.probabilities[i]),
+            model=self.fold.shown(scores, i),
             requested_at=timestamp(now_ms),
             expires_at=timestamp(now_ms + self.label_ttl_ms),
         )
@@ -256,7 +260,7 @@ class Scorer:
         return Prediction(
             sample.id,
             sample.source,
-            self.fold.shown(scores.probabilities[i]),
+            self.fold.shown(scores, i),
             float(scores.utility[i]),
             float(decisions.p[i]),
             float(scores.expected_correct[i]),

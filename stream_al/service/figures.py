@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from stream_al.core.accuracy import Estimate, Interval
 from stream_al.core.classification import NOTHING, ClassReport
 from stream_al.core.messages import Budget, milliseconds
+from stream_al.core.regression import Errors
 
 if TYPE_CHECKING:
     from stream_al.service.loop import Service
@@ -73,7 +74,8 @@ class LearnerFigures:
     """What the owner of the ledger knows.
 
     Counters are restored from the ledger; rejections, dead letters and waits are this process's. ``by_class`` is over
-    the last window of the configuration, ``always`` the accuracy since the last drift alarm.
+    the last window of the configuration, ``always`` the accuracy since the last drift alarm. In regression there are
+    ``errors`` where otherwise there are ``estimates``.
     """
 
     labels: Mapping[str, int] = field(default_factory=dict)
@@ -88,6 +90,7 @@ class LearnerFigures:
     limits: Mapping[str, float] = field(default_factory=dict)
     spent: Mapping[str, float] = field(default_factory=dict)
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    errors: Mapping[str, Errors] = field(default_factory=dict)
     always: Interval | None = None
     by_class: ClassReport = NOTHING
     by_class_window: str = ""
@@ -192,7 +195,7 @@ def _learner(service: Service) -> LearnerFigures:
         limits["outstanding"], spent["outstanding"] = budget.max_outstanding, len(machine.pending)
     recent = fold.accuracy.latest(20)
     oldest = min((milliseconds(r.requested_at) for r in machine.pending.values()), default=now)
-    windows = {str(w): fold.accuracy.window(w) for w in service.settings.accuracy.windows}
+    windows = service.settings.accuracy.windows
     return LearnerFigures(
         labels=dict(fold.outcomes),
         rejections=dict(task.rejections),
@@ -205,10 +208,11 @@ def _learner(service: Service) -> LearnerFigures:
         requests=total.requests,
         limits=limits,
         spent=spent,
-        estimates={**windows, "fading": fold.accuracy.fading(), "all": fold.accuracy.window(None)},
+        estimates=fold.estimates(windows),
+        errors=fold.prediction_errors(windows),
         always=fold.accuracy.always(),
-        by_class=fold.accuracy.by_class(service.settings.accuracy.windows[-1]),
-        by_class_window=str(service.settings.accuracy.windows[-1]),
+        by_class=fold.accuracy.by_class(windows[-1]),
+        by_class_window=str(windows[-1]),
         drift_alarms=dict(fold.drift.alarms),
         label_wait_s=task.wait_s.picture(),
     )

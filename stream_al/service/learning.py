@@ -204,7 +204,7 @@ class LearnerTask(Closeable):
                     elif tp.topic == self.inputs["reports"]:
                         reports.append(decode_report(record))
                     elif not machine.was_taken(place):
-                        answers.append((place, record.timestamp, decode_answer(record)))
+                        answers.append((place, record.timestamp, decode_answer(record, machine.fold.task)))
                         self.answers[place] = record
                 except BadRecord as problem:
                     letter = dead_letter(self.settings.topics.dead_letters, record, problem, "learner")
@@ -450,7 +450,7 @@ def found(broker: Broker, settings: Settings, now_ms: int) -> Genesis:
     start = broker.ends(topic) if settings.samples.start == "latest" else broker.begins(topic)
     classes = None if settings.model.classes is None else list(settings.model.classes)
     spec = _as_json(settings.model.spec)
-    Model(spec, classes=classes, seed=settings.seed)
+    Model(spec, classes=classes, seed=settings.seed, task=settings.model.task)
     return Genesis(
         ledger_id=secrets.token_hex(8),
         topic=topic,
@@ -461,6 +461,7 @@ def found(broker: Broker, settings: Settings, now_ms: int) -> Genesis:
         strategy=settings.strategy,
         seed=settings.seed,
         created_at=timestamp(now_ms),
+        task=settings.model.task,
     )
 
 
@@ -474,6 +475,7 @@ def compare(genesis: Genesis, settings: Settings) -> None:
     """
     classes = None if settings.model.classes is None else list(settings.model.classes)
     pairs = {
+        "model.task": (genesis.task, settings.model.task),
         "model.spec": (genesis.spec, settings.model.spec),
         "model.classes": (genesis.classes, classes),
         "strategy": (genesis.strategy, settings.strategy),

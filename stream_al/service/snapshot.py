@@ -41,6 +41,7 @@ def digest(genesis: Genesis) -> str:
         platform.python_version(),
         genesis.spec,
         genesis.classes,
+        genesis.task,
     ]
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
 

@@ -49,6 +49,19 @@ def test_a_model_that_cannot_be_built_fails(cli, spec, words):
     assert found(lines, "error")[0].startswith("model --set model.spec[0]")
 
 
+def test_a_regressor_learns_numbers(cli):
+    code, lines = checked(cli, "--no-broker", "--set", "model.task=regression")
+    assert code == 0
+    assert (
+        "StandardScaler | TargetStandardScaler is built, learns and answers: numbers" in found(lines, "ok")[1]
+    )
+    code, lines = checked(
+        cli, "--no-broker", "--set", "model.task=regression", "--set", "model.spec=[river.tree.HoeffdingTreeClassifier]"
+    )  # fmt: skip
+    assert code == 78
+    assert "it is a classifier: write model.task: classification" in found(lines, "error")[0]
+
+
 def test_a_model_that_cannot_do_with_a_type_of_feature_is_warned_of(cli):
     code, lines = checked(cli, "--no-broker", "--set", "model.spec=[river.naive_bayes.MultinomialNB]")
     assert code == 0

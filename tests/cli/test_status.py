@@ -152,6 +152,38 @@ def test_people_get_it_in_lines(cli, simulated):
         assert words in shown
 
 
+@pytest.fixture
+def regressed(settings):
+    """A finished run of 600 samples with numbers, on the log of the settings."""
+    from stream_al.simulate import Simulation
+
+    stream = (({"x": float(i % 7)}, 2.0 * (i % 7) + (i % 3) / 10) for i in range(600))
+    chosen = settings("state_dir=null", "model.task=regression")
+    with Simulation(chosen, stream, path="log.db", delay=50) as simulation:
+        *_, last = simulation.run()
+    return last
+
+
+def test_in_regression_errors_stand_where_the_accuracy_would(cli, regressed):
+    (status,) = jsons(cli("status", "--json").stdout)
+    assert (status["task"], status["accuracy"]) == ("regression", {})
+    assert status["errors"]["all"]["mae"]["value"] == pytest.approx(regressed.errors.mae.value)
+    shown = cli("status").stdout
+    for words in ("asks by random", "RMSE", "naive MAE", f"{regressed.errors.rmse.value:.4g}"):
+        assert words in shown
+    for words in ("classes", "accuracy", "by class", "drift"):
+        assert words not in shown
+
+
+def test_a_number_s_story_tells_by_how_much_the_model_was_off(cli, regressed):
+    asked = jsons(cli("tap", "labels-requested", "--from", "beginning", "--no-follow", "--json").stdout)
+    meta = [record["value"]["meta"] for record in asked if record["value"]][-1]
+    text = cli("inspect", meta["id"]).stdout
+    assert f"said {meta['model']['value']:.6g}" in text
+    assert "the model was off by " in text
+    assert "to be correct" not in text
+
+
 def test_a_service_that_is_down_is_noticed_by_what_waits(cli, simulated):
     cli("send", "samples", stdin=samples(30))
     (status,) = jsons(cli("status", "--json").stdout)

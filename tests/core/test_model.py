@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import base, linear_model
 
+from stream_al.config import REGRESSION_SPEC
 from stream_al.core import model, model_features, model_hints, model_spec
 from stream_al.core.model import MOST_CLASSES, Model
 from stream_al.core.model_features import BUCKETS, DENSE, LARGEST, LEVELS, MOST, FeatureTable
@@ -56,6 +57,27 @@ ARGUMENTS = {
     "code_size": 4,
 }
 
+LEAST_SQUARES = "river.linear_model.LinearRegression"
+NUMBER_ARGUMENTS = {
+    "regressor": LEAST_SQUARES,
+    "model": LEAST_SQUARES,
+    "models": [LEAST_SQUARES, "river.tree.HoeffdingTreeRegressor"],
+    "policy": ARGUMENTS["policy"],
+    "statistic": "river.stats.Mean",
+    "loss": "river.optim.losses.Squared",
+    "order": 1,
+    "size": 5,
+    "p": 0.5,
+    "metric": "river.metrics.MAE",
+    "budget": 100,
+    "y_min": -5.0,
+    "y_max": 20.0,
+}
+UNFIT = (
+    "TargetTransformRegressor",  # wants functions that a spec cannot name
+    "ISOUPTreeRegressor",  # predicts several numbers
+)
+
 # Those that learn little from sixty standardised samples: by nature, or because they want counts or binary features.
 SLOW = {
     "NoChangeClassifier",
@@ -67,25 +89,24 @@ SLOW = {
 }
 
 
-def river_classifiers():
-    """Every classifier that River offers and this Python can build, with a sensible inner model."""
+def river_models(kind, ill=()):
+    """Every model of a kind that River offers and this Python can build, with a sensible inner model."""
     hidden = {"active", "api", "base", "checks", "compat", "conftest"}
     for info in pkgutil.iter_modules(river.__path__):
         module = importlib.import_module(f"river.{info.name}") if info.name not in hidden else None
         for name in getattr(module, "__all__", ()):
             cls = getattr(module, name, None)
-            if inspect.isclass(cls) and issubclass(cls, base.Classifier) and not inspect.isabstract(cls):
+            if inspect.isclass(cls) and issubclass(cls, kind) and not inspect.isabstract(cls):
                 required = [
                     p.name for p in inspect.signature(cls).parameters.values() if p.default is p.empty
                 ]
-                arguments = {
-                    parameter: ARGUMENTS[parameter] for parameter in required if parameter in ARGUMENTS
-                }
-                if name != "ZstdClassifier":  # wants Python 3.14
+                known = ARGUMENTS if kind is base.Classifier else NUMBER_ARGUMENTS
+                arguments = {parameter: known[parameter] for parameter in required if parameter in known}
+                if name not in ill:
                     yield pytest.param({f"river.{info.name}.{name}": arguments}, id=name)
 
 
-CLASSIFIERS = list(river_classifiers())
+CLASSIFIERS = list(river_models(base.Classifier, ill=("ZstdClassifier",)))  # wants Python 3.14
 
 
 def stream(n, labels, seed=0):
@@ -178,6 +199,65 @@ def test_any_classifier_is_the_same_after_predictions_a_snapshot_and_an_undone_r
             other = copy.deepcopy(other)
     np.testing.assert_allclose(other.predict(probes), plain.predict(probes), atol=1e-9)
     assert other.learned == plain.learned
+
+
+def regressor(spec, seed=1):
+    return Model(spec, classes=None, seed=seed, task="regression")
+
+
+def numbers(n, seed=0):
+    """Return the samples of ``stream`` with numbers that depend on them, some of which are wild."""
+    rng = random.Random(seed)
+    labels = {"a": -2.0, "b": 3, "c": 10.5}
+    pairs = stream(n, ("a", "b", "c"), seed)
+    return [(x, 1e18 if i % 40 == 39 else labels[y] + rng.gauss(0, 0.1)) for i, (x, y) in enumerate(pairs)]
+
+
+REGRESSORS = list(river_models(base.Regressor, ill=UNFIT))
+
+
+@pytest.mark.parametrize("spec", [*REGRESSORS, pytest.param(REGRESSION_SPEC, id="default")])
+def test_any_regressor_takes_any_features_and_numbers(spec):
+    steps = spec if isinstance(spec, list) else [SCALER, spec]
+    plain, other = regressor(steps), regressor(steps)
+    batch = [features for features, _ in stream(12, ("a", "b"), 9)]
+    assert np.isnan(plain.assess(batch).values).all()
+    for i, (features, number) in enumerate(numbers(60)):
+        plain.learn(features, number)
+        other.learn(features, number)
+        if i % 7 == 0:
+            plain.observe(features)
+            other.observe(features)
+            other.assess(batch)
+        if i == 40:
+            other = pickle.loads(pickle.dumps(other))
+    found = plain.assess(batch)
+    assert found.probabilities.shape == (12, 0)
+    assert found.values.shape == (12,)
+    assert (np.isnan(found.values) | (np.abs(found.values) <= 1e18)).all()
+    np.testing.assert_array_equal(found.values, other.assess(batch).values)
+    assert plain.learned > 0
+
+
+@pytest.mark.parametrize("label", ["1", True, None, math.nan, math.inf, [1.0]])
+def test_a_regressor_learns_nothing_but_finite_numbers(label):
+    fold = regressor([SCALER, "river.linear_model.LinearRegression"])
+    assert fold.learn({"a": 1.0}, label) == "TypeError"
+    assert fold.learned == 0
+    assert np.isnan(fold.assess([{"a": 1.0}]).values).all()
+    assert fold.learn({"a": 1.0}, 10**400) is None
+    assert fold.assess([]).values.shape == (0,)
+
+
+def test_a_number_that_poisons_a_regressor_is_undone(plugins):
+    fold = regressor([SCALER, f"{plugins}.Brittle"])
+    for i in range(30):
+        assert fold.learn({"a": float(i)}, 2.0 * i) is None
+    before = fold.assess([{"a": 3.0}]).values.tolist()
+    assert fold.learn({"a": 1.0}, 666.0) == "Poisoned"
+    assert fold.learn({"a": 1.0}, 667.0) == "ZeroDivisionError"
+    assert fold.assess([{"a": 3.0}]).values.tolist() == before
+    assert fold.learned == 30
 
 
 def test_naive_bayes_of_counts_learns_from_counts():
@@ -409,6 +489,17 @@ class Fragile(linear_model.SoftmaxRegression):
             super().learn_one({name: math.nan for name in x}, 0)
 
 
+class Brittle(linear_model.LinearRegression):
+    """Answers with NaN after one number, and raises at another."""
+
+    def learn_one(self, x, y):
+        super().learn_one(x, y)
+        if y == 667.0:
+            raise ZeroDivisionError
+        if y == 666.0:
+            self.intercept = math.nan
+
+
 class Wordless(base.Classifier):
     """A classifier that answers with NaN from the beginning."""
 
@@ -424,7 +515,7 @@ def plugins(monkeypatch):
     """Give the classifiers of this file names that a spec may use."""
     name = "stream_al.classifiers_under_test"
     module = types.ModuleType(name)
-    for cls in (Picky, Fragile, Wordless):
+    for cls in (Picky, Fragile, Wordless, Brittle):
         monkeypatch.setattr(cls, "__module__", name)
         setattr(module, cls.__name__, cls)
     monkeypatch.setitem(sys.modules, name, module)

@@ -176,6 +176,45 @@ def test_a_mistake_is_named_with_its_path(spec, message):
     assert str(caught.value) == f"{caught.value.path}: {caught.value.message}"
 
 
+@pytest.mark.parametrize(
+    ("task", "spec", "message"),
+    [
+        (
+            "regression",
+            [SCALER, LOGISTIC],
+            (
+                "model[1]: LogisticRegression is not a regressor; the last step must be one; it is a classifier: write"
+                " model.task: classification, or name a regressor"
+            ),
+        ),
+        (
+            "classification",
+            "river.linear_model.LinearRegression",
+            (
+                "model: LinearRegression is not a classifier; the last step must be one; it is a regressor: write"
+                " model.task: regression, or name a classifier"
+            ),
+        ),
+        ("regression", SCALER, "model: StandardScaler is not a regressor; the last step must be one"),
+        (
+            "regression",
+            "river.tree.ISOUPTreeRegressor",
+            "model: ISOUPTreeRegressor predicts several numbers; a label is one",
+        ),
+        ("regression", [], "model: has no steps: the last one must be a regressor"),
+        (
+            "regression",
+            ["river.tree.HoeffdingTreeRegressor", SCALER],
+            "model[0]: HoeffdingTreeRegressor is not a transformer; only the last step is a regressor",
+        ),
+    ],
+)
+def test_the_last_step_must_be_for_the_task_and_the_other_task_is_named(task, spec, message):
+    with pytest.raises(ModelSpecError) as caught:
+        build(spec, seed=1, task=task)
+    assert str(caught.value) == message
+
+
 def test_a_spec_that_holds_itself_is_a_mistake():
     endless = []
     endless.append(endless)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import doctest
+import math
 import pickle
 import pkgutil
 from dataclasses import fields, replace
@@ -17,6 +18,7 @@ import pytest
 
 from stream_al.core import strategies
 from stream_al.core.assessment import Assessment
+from stream_al.core.budget import PartitionBudget
 from stream_al.core.fold import Fold
 from stream_al.core.messages import Budget, Genesis, Learned, Observe, Query, Sample, Shown, Source, timestamp
 from stream_al.core.model import Model
@@ -65,6 +67,7 @@ def joined(parts):
 def taught(strategy, *, d=6, rounds=80, k=3, seed=1):
     """Return the strategy after so many labels and observed samples."""
     batch = assessment(2 * rounds, k, d=d, seed=seed)
+    batch = replace(batch, values=batch.probabilities[:, 0])
     for i in range(rounds):
         strategy.observe(part(batch, [2 * i]))
         strategy.learn(part(batch, [2 * i + 1]))
@@ -312,6 +315,49 @@ def test_without_what_it_needs_a_strategy_is_what_its_docstring_says():
 
 
 # --- neighbours ----------------------------------------------------------------------------------------------
+
+
+def predicted(*values):
+    return Assessment(np.zeros((len(values), 0)), values=np.array(values, dtype=np.float64))
+
+
+def test_stratified_asks_where_predictions_are_rare():
+    strategy, rng = create("stratified"), np.random.default_rng(1)
+    for i, value in enumerate(rng.exponential(size=400)):
+        assert i >= 50 or strategy.utility(predicted(0.0, 9.0)).tolist() == [0.5, 0.5]
+        strategy.observe(predicted(value))
+        strategy.observe(predicted(math.nan))
+    u = strategy.utility(predicted(-1e18, 0.1, 1.5, 3.0, 1e18, math.nan))
+    assert u[0] == u[1] < u[2] < u[3]
+    assert u[4] >= u[2]
+    assert u[5] == 1.0, "a model without an answer asks"
+
+
+def test_stratified_spends_the_same_on_each_stratum():
+    strategy, rng = create("stratified"), np.random.default_rng(2)
+    values = np.minimum(rng.exponential(size=20_000), 4.0)
+    for value in values[:256]:
+        strategy.observe(predicted(value))
+    budget, limits = PartitionBudget(), Budget(fraction=0.05, exploration=0.0)
+    asked = budget.decide(
+        strategy.utility(predicted(*values)), np.zeros(len(values), bool), rng.random(len(values)), limits,
+        warming=False, spread=strategy.spread,
+    )  # fmt: skip
+    strata = np.searchsorted(strategy._edges, values, side="right")
+    settled = np.arange(len(values)) > 2_000
+    spent = np.bincount(strata[settled], asked.p[settled], minlength=10)
+    counts = np.bincount(strata[settled])
+    assert counts.max() > 8 * counts.min()
+    assert spent.max() < 2.5 * spent.min(), "what 256 observed samples do not tell of the rarest strata"
+    assert spent.sum() / settled.sum() == pytest.approx(0.05, rel=0.2)
+    assert asked.p[settled].min() > 0
+
+
+def test_stratified_asks_the_same_of_a_model_that_always_says_the_same():
+    strategy = create("stratified")
+    for _ in range(100):
+        strategy.observe(predicted(3.0))
+    assert len(set(strategy.utility(predicted(3.0, 3.0)).tolist())) == 1
 
 
 def test_the_usual_distances_are_those_to_the_rows_held_now():

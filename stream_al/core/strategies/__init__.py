@@ -1,11 +1,11 @@
 """Query strategies: what makes a sample worth asking for.
 
-A strategy is one class in one file, and its name in ``NAMES``: ``least_confidence`` is the class
+A strategy is one class in one file, and its name in the list of the tasks it is for: ``least_confidence`` is the class
 ``LeastConfidence`` in ``least_confidence.py``. Every contract check then runs on it. The classes are in
 ``stream_al.core.strategies.table``; this module imports nothing, so that telling the names costs nothing.
 """
 
-NAMES = (
+CLASSIFICATION = (
     "margin",
     "moderated_margin",
     "flip",
@@ -20,3 +20,5 @@ NAMES = (
     "diversity",
     "random",
 )
+REGRESSION = ("random", "stratified")
+NAMES = tuple(dict.fromkeys((*CLASSIFICATION, *REGRESSION)))
