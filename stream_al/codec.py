@@ -50,7 +50,7 @@ LARGEST_NUMBER = 1e300
 LARGEST_TARGET = 1e18  # of a regressor: squares of its errors stay finite
 SMALLEST_P = 1e-12
 LARGEST_OFFSET = 2**53
-LARGEST_SUM = 1e15
+LARGEST_SUM, LEAST_P = 1e15, 1e-9
 LONGEST_LABEL = 1_000
 MAX_MESSAGE = 200
 
@@ -526,6 +526,8 @@ def _check_tally(tally: Tally) -> None:
         and s.samples + s.invalid <= tally.to_offset - tally.from_offset
         and s.uncovered + max(s.requests, s.answered) <= s.samples
         and all(0 <= x <= LARGEST_SUM for x in numbers)
+        and sum(s.predicted.values()) <= s.samples
+        and (s.sum_p == 0 or s.sum_p >= LEAST_P)
     )
     if not sane:
         raise BadRecord("wrong_type", "report: a tally that no scorer would write")
@@ -537,7 +539,8 @@ def _check_tally(tally: Tally) -> None:
 def dead_letter(topic: str, record: Record, problem: BadRecord, stage: str) -> Output:
     """Return a record as it came, with its headers and where and why it failed."""
     value = record.value
-    if value is not None and len(value) > MOST_DEAD_LETTER_BYTES:
+    beside = len(record.key or b"") + sum(len(k) + len(v or b"") for k, v in record.headers)
+    if value is not None and len(value) + beside > MOST_DEAD_LETTER_BYTES:
         value = value[:DEAD_LETTER_BYTES]
     error = {
         "reason": problem.reason,

@@ -145,6 +145,7 @@ class Broker(Section):
     session_timeout_ms: int = Field(
         default=15_000,
         ge=100,
+        le=15_000,
         description="A process that is silent for so long loses its partitions to the others.",
     )
     transaction_timeout_ms: int = Field(
@@ -368,7 +369,7 @@ class Scorer(Section):
 
     commit_samples: int = Field(default=2_000, ge=1, description="Commit after so many samples, ...")
     commit_ms: int = Field(
-        default=100, ge=1, description="... or after so many milliseconds, whichever comes first."
+        default=100, ge=1, le=2_000, description="... or after so many milliseconds, whichever comes first."
     )
     predictions: bool = Field(default=False, description="Write every score to the topic predictions.")
 

@@ -95,6 +95,12 @@ def from_environment(environ: Mapping[str, str], keys: Iterable[str]) -> Tree:
         if not name.startswith(ENVIRONMENT_PREFIX):
             continue
         path = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
+        section = next((key for key in known if len(path) == 1 and path[0].startswith(f"{key}_")), None)
+        if section is not None and path[0] not in known:
+            meant = f"{ENVIRONMENT_PREFIX}{section}__{path[0][len(section) + 1 :]}".upper()
+            raise ConfigError(
+                f"environment {name}: two underscores part the keys; write {meant}, or unset it"
+            )
         if len(path) > 1 or get_close_matches(path[0], known, n=1, cutoff=0.8):
             tree = _assigned(path, environ[name], f"environment {name}").over(tree)
     return tree

@@ -32,6 +32,7 @@ BLOCK = 64
 SAMPLES_PER_S = 100
 START_MS = 1_767_225_600_000  # 2026-01-01: virtual time has to begin somewhere
 MOST_DRAIN_TURNS = 10_000
+IDLE_TURNS = 3  # what one turn wrote is read in the next
 
 
 class VirtualClock:
@@ -213,7 +214,7 @@ class Simulation(Closeable):
     def _drain(self) -> None:
         assert self.service.scorer is not None
         assert self.service.learner is not None
-        seen = self.samples
+        seen, idle = self.samples, 0
         for _ in range(MOST_DRAIN_TURNS):
             self.clock.ms += round(self.block * 1000 / self.samples_per_s)
             seen += self.block
@@ -221,7 +222,9 @@ class Simulation(Closeable):
             self.service.scorer.drain()
             self.annotator.turn(seen)
             machine = self.service.learner.machine
-            if not handled and not self.annotator.due and machine is not None and not machine.pending:
+            busy = handled or self.annotator.due or machine is None or machine.pending
+            idle = 0 if busy else idle + 1
+            if idle >= IDLE_TURNS:
                 break
         self.service.learner.flush()
 

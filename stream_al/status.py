@@ -215,7 +215,8 @@ def _no_samples(facts: Facts) -> Finding | None:
 def _only_old_samples(facts: Facts) -> Finding | None:
     if not (facts.founded and facts.samples_held) or facts.decided or _behind(facts, facts.scorer_group):
         return None
-    if facts.samples_start != "latest":
+    begun = any(lag.group == facts.scorer_group and lag.position is not None for lag in facts.lags)
+    if facts.samples_start != "latest" or begun:  # the first bucket waits for 50 samples
         return None
     return Finding(
         "samples",

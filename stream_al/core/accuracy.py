@@ -247,10 +247,10 @@ class Accuracy:
         """
         strata = pooled(self._since(self.epoch, _right))
         robust = DoublyRobust.of(strata, self._shown())
-        if robust.g < SEQUENCE_FROM or not sum(s.n for s in strata):
-            return None
         asked = [self.strata[n].sums for n in self.strata if n >= self.epoch]
         mean_p = sum(s.sum_p for s in asked) / max(1, sum(s.samples - s.uncovered for s in asked))
+        if robust.g < SEQUENCE_FROM or not sum(s.n for s in strata) or mean_p <= 0:
+            return None
         tuned_to = TUNED_TO_SAMPLES * USUAL_V / mean_p
         return robust.interval(anytime(robust.variance, tuned_to, alpha))
 
@@ -370,8 +370,8 @@ def _alike(before: Sums, now: Sums) -> bool:
     covered = before.samples - before.uncovered, now.samples - now.uncovered
     if min(*covered, before.sum_p, now.sum_p) <= 0:
         return True
-    jump = (now.sum_p / covered[1]) / (before.sum_p / covered[0])
-    return 1 / JUMP <= jump <= JUMP
+    early, late = before.sum_p * covered[1], now.sum_p * covered[0]
+    return early <= JUMP * late and late <= JUMP * early
 
 
 def _answers(sums: Sums) -> bool:
@@ -398,6 +398,8 @@ def _log_loss(slots: Sequence[Slot]) -> Known:
     total.samples = sum(sums.predicted.values())
     total.m = 0.0 if wide else sums.sum_entropy
     robust = DoublyRobust.of([total], 1.0)
+    if robust.g <= 0:
+        return Insufficient(effective)
     hidden = math.sqrt(hits.modelled / hits.empirical) if hits.empirical > 0 else LOSS_INFLATION
     widened = min(max(1.0, hidden), LOSS_INFLATION)
     half = widened * student(effective - 1) * math.sqrt(robust.empirical) / robust.g

@@ -53,6 +53,7 @@ MEMORY = 1024  # the histogram is halved when it holds this many utilities
 STEEPNESS = 1.5
 CORRECTION, MOST_SHIFT = 0.3, 8.0
 WARM_UP_P = 0.5
+LEAST_P = 1e-9  # a sample with less is uncovered: its weight would be no number to count with
 LAPSE_MS = 5_000
 RATE_MEMORY_S = 10.0
 LONGEST_STEP_MS = 60_000
@@ -332,6 +333,7 @@ class PartitionBudget:
             return np.full(len(u), self.target), floor
         z = np.clip((self.threshold - u) * (STEEPNESS / self.scale) - self.shift, -60.0, 60.0)
         base = floor + (1 - floor) / (1.0 + np.exp(z))
+        base[base < LEAST_P] = 0.0
         return np.where(cold, self.target, base), floor
 
     def _decide_block(
@@ -397,6 +399,8 @@ class PartitionBudget:
             p, floor = self._tapered(p, floor, budget)
         if budget.capped:
             p, floor = self._capped(p, floor, budget)
+        if p < LEAST_P:
+            p = floor = 0.0
         if coin < p:
             self._pay(budget, lent=lent)
         return p, floor

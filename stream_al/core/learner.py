@@ -154,6 +154,7 @@ class Learner:
         self.sums = Sums()
         self.ranges: dict[int, tuple[int, int]] = {}
         self.first_at, self.last_at = "", ""
+        self.opened_ms = now_ms
         self.bucket_grants: dict[int, Spent] = {}
         self.observes: list[Observe] = []
         self.dropped: Counter[str] = Counter()
@@ -390,6 +391,7 @@ class Learner:
         self.dealer.tally(tally, self.clock_ms)
         if not self.ranges:
             self.first_at, self.last_at = tally.first_at, tally.last_at
+            self.opened_ms = self.clock_ms
         start, _ = self.ranges.get(tally.partition, (tally.from_offset, 0))
         self.ranges[tally.partition] = (start, tally.to_offset)
         self.first_at = min(self.first_at, tally.first_at)
@@ -401,11 +403,10 @@ class Learner:
         if not self.ranges:
             return
         first = self.fold.buckets == 0
-        age_ms = self.clock_ms - milliseconds(self.first_at)
-        due = first or age_ms >= self.bucket_ms
-        full = (
-            self.sums.samples + self.sums.invalid >= BUCKET_SAMPLES or age_ms >= DAY_MS
-        )  # reports are not kept for ever
+        opened_ms = min(self.opened_ms, milliseconds(self.first_at))  # a scorer's clock may be ahead
+        due = first or self.clock_ms - opened_ms >= self.bucket_ms
+        old = self.clock_ms - opened_ms >= DAY_MS  # reports are not kept for ever
+        full = self.sums.samples + self.sums.invalid >= BUCKET_SAMPLES or old
         if not (flush or (full and due)):
             return
         step.ledger.append(

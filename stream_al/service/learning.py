@@ -36,6 +36,7 @@ from stream_al.core.messages import (
     timestamp,
 )
 from stream_al.core.model import Model
+from stream_al.core.model_spec import digest
 from stream_al.service.figures import WAIT_BOUNDS_S, Observations
 from stream_al.service.follower import Follower
 from stream_al.transport.port import (
@@ -122,6 +123,8 @@ class LearnerTask(Closeable):
         self.maintained_ms = 0
         self.tps: list[TopicPartition] = []
         self.must_fold = 0
+        self.agrees = False  # with the ledger's genesis
+        self.starts_at = 0  # the ledger's end when this process began
         self.rejections: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
         self.wait_s = Observations(WAIT_BOUNDS_S)
@@ -134,13 +137,15 @@ class LearnerTask(Closeable):
     @property
     def ready(self) -> bool:
         """Whether this process owns the ledger or stands by for it."""
-        return self.member is not None and self.follower.fold.genesis is not None
+        joined = self.member is not None and self.follower.fold.genesis is not None
+        return joined and self.follower.position() >= self.starts_at
 
     # --- turns -----------------------------------------------------------------------------------------------
 
     def turn(self, timeout_s: float) -> int:
         """Do one round; return the records handled."""
         if self.member is None:
+            self.starts_at = self.follower.end()
             self.member = self.broker.join(
                 f"{self.settings.group}-learner",
                 self.ledger.topic,
@@ -153,7 +158,7 @@ class LearnerTask(Closeable):
         if self.ledger in polled.assigned:
             self._take_over(self.member)
         if self.machine is None:
-            return self.follower.advance(timeout_s=timeout_s)
+            return self._stand_by(timeout_s)
         return self._work(self.machine, self.member, timeout_s)
 
     def _work(self, machine: Learner, member: Member, timeout_s: float) -> int:
@@ -181,8 +186,17 @@ class LearnerTask(Closeable):
             self.broker.maintain()
         return sum(len(r) for r in records.values())
 
+    def _stand_by(self, timeout_s: float) -> int:
+        handled = self.follower.advance(timeout_s=timeout_s)
+        if self.follower.fold.genesis is not None and not self.agrees:
+            compare(self.follower.fold.genesis, self.settings)
+            self.agrees = True
+        return handled
+
     def _beat(self, member: Member) -> None:
         """Renew the membership in the middle of something; any change of ownership ends it, to begin anew."""
+        if self.member is not member:
+            return
         polled = member.poll(0, 0.0)
         if self.member is member and (self.ledger in polled.revoked or self.ledger in polled.assigned):
             log.info("ownership changed; joining anew")
@@ -289,7 +303,8 @@ class LearnerTask(Closeable):
         member.seek(self.ledger, self.follower.position())
         self.follower.catch_up(self.follower.end(committed=False), lambda: self._beat(member))
         if self.follower.fold.genesis is None:
-            self._found(member)
+            if self.member is member:
+                self._found(member)
         else:
             compare(self.follower.fold.genesis, self.settings)
         if self.member is member:
@@ -485,9 +500,10 @@ def compare(genesis: Genesis, settings: Settings) -> None:
     }
     wrong = [
         f"{settings.where(key)} {key}: the ledger was founded with {ledger!r}, the configuration says {ours!r};"
-        " to change a running ledger use 'promote' or 'rebuild', to begin anew use another topics.ledger"
+        " write what the ledger says, or begin anew with another topics.ledger, topics.labels_requested and group"
         for key, (ledger, ours) in pairs.items()
-        if any(w == key or w.startswith(f"{key}.") for w in settings.written) and _differs(ledger, ours)
+        if any(w == key or w.startswith(f"{key}.") for w in settings.written)
+        and (digest(ledger) != digest(ours) if key == "model.spec" else _differs(ledger, ours))
     ]
     if wrong:
         raise ConfigError(*wrong)

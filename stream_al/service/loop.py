@@ -45,9 +45,16 @@ def topic_specs(settings: Settings, samples_partitions: int = 0) -> list[TopicSp
     """Return what the topics must be; ``samples_partitions`` is how many the samples have already."""
     t, b = settings.topics, settings.broker
     n = max(b.partitions, samples_partitions)
-    keep = {"retention.ms": round(settings.labels.ttl_s * 1000) + DAY_MS}
+    age_ms = round(settings.labels.ttl_s * 1000) + DAY_MS
+    keep: dict[str, str | int] = {
+        "retention.ms": age_ms,
+        "retention.bytes": -1,
+        "cleanup.policy": "delete",  # by key, a tombstone would take other open requests of the id along
+    }
+    # on Kafka these are the user's own
+    stream = {"retention.ms": DAY_MS, "retention.bytes": 1 << 30} if b.url.startswith("embedded:") else {}
     specs = [
-        TopicSpec(t.samples, 1 if samples_partitions else n, {}),
+        TopicSpec(t.samples, 1 if samples_partitions else n, stream),
         TopicSpec(t.labels_requested, 1, keep),
         TopicSpec(t.labels, 1, keep),
         TopicSpec(t.reports, 1, keep),
@@ -59,7 +66,7 @@ def topic_specs(settings: Settings, samples_partitions: int = 0) -> list[TopicSp
         ),
         TopicSpec(t.dead_letters, 1, {}),
     ]
-    return [*specs, TopicSpec(t.predictions, 1, {})] if settings.scorer.predictions else specs
+    return [*specs, TopicSpec(t.predictions, 1, stream)] if settings.scorer.predictions else specs
 
 
 def open_broker(settings: Settings) -> Broker:

@@ -18,6 +18,7 @@ from stream_al.core.messages import Sample
 from stream_al.core.scorer import Gathered, Scorer
 from stream_al.service.figures import BATCH_BOUNDS_S, Observations
 from stream_al.service.follower import Follower
+from stream_al.service.learning import compare
 from stream_al.transport.port import (
     Broker,
     Closeable,
@@ -26,6 +27,7 @@ from stream_al.transport.port import (
     Position,
     Rebalanced,
     Record,
+    Records,
     TopicPartition,
     Unavailable,
 )
@@ -33,6 +35,9 @@ from stream_al.transport.port import (
 log = structlog.get_logger("stream_al.scorer")
 
 Clock = Callable[[], int]
+
+SHORTEST_SLICE, LONGEST_SLICE = 64, 2_048  # samples decided between two looks at the clock
+QUICK_S, SLOW_S = 0.02, 0.1
 
 
 class ScorerTask(Closeable):
@@ -58,6 +63,7 @@ class ScorerTask(Closeable):
         self.batch_s = Observations(BATCH_BOUNDS_S)
         self.since_ms = 0
         self.commits = 0
+        self.slice = 4 * SHORTEST_SLICE
         self.reports = 1  # partitions of the reports topic; a source partition always reports to the same one
 
     @property
@@ -78,15 +84,40 @@ class ScorerTask(Closeable):
             self._drop(tp.partition)
         if polled.assigned:
             self._assign(member, polled.assigned)
-        handled = sum(self._on(tp, records) for tp, records in polled.records.items())
+        handled = self._on_all(polled.records)
         if self.machine.gathered and (self._due_in_s() <= 0 or room <= handled):
             self.commit()
         elif not self.machine.gathered:
             self.follower.advance()
         return handled
 
+    def _on_all(self, polled: Records) -> int:
+        """Decide in slices, and commit as soon as it is due: a slow model must not outlast session and grants."""
+        handled = 0
+        for tp, records in polled.items():
+            at = 0
+            while at < len(records):
+                part = records[at : at + self.slice]
+                at += len(part)
+                began = time.perf_counter()
+                handled += self._on(tp, part)
+                took = time.perf_counter() - began
+                if took > SLOW_S:
+                    self.slice = max(SHORTEST_SLICE, self.slice // 2)
+                elif took < QUICK_S:
+                    self.slice = min(LONGEST_SLICE, self.slice * 2)
+                if took > SLOW_S and self._due_in_s() <= 0:
+                    commits = self.commits
+                    self.commit()
+                    if self.commits == commits:  # refused: what is left will be polled again
+                        return handled
+        return handled
+
     def _joined(self) -> Member:
         if self.member is None:
+            self.follower.catch_up(self.follower.end())  # whoever replays for long must not hold partitions
+            assert self.follower.fold.genesis is not None
+            compare(self.follower.fold.genesis, self.settings)
             group = f"{self.settings.group}-scorer"
             self.reports = max(1, self.broker.partitions(self.settings.topics.reports))
             self.member = self.broker.join(group, self.settings.topics.samples, writer=self.writer)
