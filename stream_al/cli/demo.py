@@ -268,6 +268,7 @@ def _figures(simulation: Simulation) -> Figures:
 
 
 def _keep_serving(server: HttpServer, simulation: Simulation, stop: threading.Event) -> None:
+    server.publish(_figures(simulation))
     typer.echo(f"Serving {server.url}/metrics, /healthz and /readyz; Ctrl-C ends it.", err=True)
     while not stop.is_set():
         server.publish(_figures(simulation))
