@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from stream_al.core.budget import LEAST_P
 from stream_al.core.labels import Label, Value, is_number, label_of
 from stream_al.core.learner import Withdrawal
 from stream_al.core.messages import (
@@ -50,7 +51,7 @@ LARGEST_NUMBER = 1e300
 LARGEST_TARGET = 1e18  # of a regressor: squares of its errors stay finite
 SMALLEST_P = 1e-12
 LARGEST_OFFSET = 2**53
-LARGEST_SUM, LEAST_P = 1e15, 1e-9
+LARGEST_SUM = 1e15
 LONGEST_LABEL = 1_000
 MAX_MESSAGE = 200
 

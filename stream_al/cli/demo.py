@@ -270,9 +270,8 @@ def _figures(simulation: Simulation) -> Figures:
 def _keep_serving(server: HttpServer, simulation: Simulation, stop: threading.Event) -> None:
     server.publish(_figures(simulation))
     typer.echo(f"Serving {server.url}/metrics, /healthz and /readyz; Ctrl-C ends it.", err=True)
-    while not stop.is_set():
+    while not stop.wait(PUBLISH_S):
         server.publish(_figures(simulation))
-        stop.wait(PUBLISH_S)
 
 
 # Telling

@@ -45,9 +45,8 @@ def topic_specs(settings: Settings, samples_partitions: int = 0) -> list[TopicSp
     """Return what the topics must be; ``samples_partitions`` is how many the samples have already."""
     t, b = settings.topics, settings.broker
     n = max(b.partitions, samples_partitions)
-    age_ms = round(settings.labels.ttl_s * 1000) + DAY_MS
     keep: dict[str, str | int] = {
-        "retention.ms": age_ms,
+        "retention.ms": round(settings.labels.ttl_s * 1000) + DAY_MS,
         "retention.bytes": -1,
         "cleanup.policy": "delete",  # by key, a tombstone would take other open requests of the id along
     }
