@@ -27,8 +27,10 @@ advance    lent to a cold model: spent at p = 1/2 while the model warms up, repa
 cap        where per_hour, per_day or max_outstanding is set, each request costs one of these as well
 =========  ===========================================================================================
 
-A grant is spent only while it is live and lapses five seconds before ``until``. Without state there are no
-tokens: losing state can only under-spend.
+A grant is spent only while it is live and lapses five seconds before ``until``. What is left of its life is judged
+by the partition's clock and by the newest grant that was dealt, whichever leaves less; a clock that was set back by
+more than that slack ends what is held and takes nothing until it has caught up. Without state there are no tokens.
+Clocks and lost state can only under-spend.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ _WITHIN: Vector = (_CENTRES * (1 - _CENTRES) * (_EDGES[1] - _EDGES[0])) ** 2 / 1
 
 
 def _log_odds(p: float) -> float:
-    p = min(max(p, 1e-9), 1 - 1e-9)
+    p = min(max(p, 1e-9), 1 - 1e-4)  # nearer to 1 than the threshold is solved, a difference says nothing
     return math.log(p / (1 - p))
 
 
@@ -135,6 +137,7 @@ class PartitionBudget:
     arrival_s: float = 0.0
     taken: int = 0
     live: dict[int, Live] = field(default_factory=dict)
+    behind: bool = False  # the clock was set back, said by each tick anew
 
     # --- state -----------------------------------------------------------------------------------------------
 
@@ -167,6 +170,7 @@ class PartitionBudget:
     def tick(self, now_ms: int, samples: int) -> None:
         """Move the clock (never back) and the estimate of the arrival rate."""
         step = max(0, now_ms - self.clock_ms) if self.clock_ms else 0
+        self.behind = now_ms < self.clock_ms - LAPSE_MS
         self.clock_ms = max(self.clock_ms, now_ms)
         if step > LONGEST_STEP_MS:  # a pause or a jump says nothing about the rate
             step = 0
@@ -179,8 +183,13 @@ class PartitionBudget:
         """Samples per second, lately."""
         return self.arrivals / max(self.arrival_s, 1.0)
 
-    def take(self, grants: Iterable[Grant], budget: Budget, *, warming: bool) -> dict[int, Spent]:
-        """Take new grants, drop lapsed ones; return those that changed or ended, for the tally."""
+    def take(
+        self, grants: Iterable[Grant], budget: Budget, *, warming: bool, dealt_ms: int = 0
+    ) -> dict[int, Spent]:
+        """Take new grants, drop lapsed ones; return those that changed or ended, for the tally.
+
+        ``dealt_ms`` is when the newest grant of the ledger was dealt, by the dealer's clock.
+        """
         ended: dict[int, Spent] = {}
         for grant in grants:
             if grant.number <= self.taken:
@@ -188,8 +197,8 @@ class PartitionBudget:
             self.taken = grant.number
             until = milliseconds(grant.until)
             # a clock that is behind must not make a grant live longer than it was meant to
-            until = min(until, self.clock_ms + until - milliseconds(grant.issued_at))
-            if until - LAPSE_MS <= self.clock_ms:
+            until = min(until, self.clock_ms + until - max(dealt_ms, milliseconds(grant.issued_at)))
+            if self.behind or until - LAPSE_MS <= self.clock_ms:
                 ended[grant.number] = Spent(0, closed=True)
             elif grant.grant == "burst":
                 self.level = min(self.level + grant.tokens * TOKEN, budget.burst * TOKEN)
@@ -198,7 +207,7 @@ class PartitionBudget:
                 self.live[grant.number] = Live(grant.grant, grant.tokens, 0, until, grant.pace)
         for number, live in list(self.live.items()):
             over = live.grant == "advance" and not warming
-            if over or live.left == 0 or live.until_ms - LAPSE_MS <= self.clock_ms:
+            if self.behind or over or live.left == 0 or live.until_ms - LAPSE_MS <= self.clock_ms:
                 ended[number] = Spent(live.spent, closed=True)
                 del self.live[number]
         return ended

@@ -158,9 +158,12 @@ class Scorer:
         self.outcomes["invalid"] += invalid
         state.budget.tick(now_ms, len(samples))
         warming = self.fold.warming
-        state.spent |= state.budget.take(self.fold.grants_of(partition), self.fold.budget, warming=warming)
-        if samples:
-            self._decide(state, samples, state.budget.clock_ms, warming=warming)
+        dealt_ms = self.fold.last_grant_ms
+        state.spent |= state.budget.take(
+            self.fold.grants_of(partition), self.fold.budget, warming=warming, dealt_ms=dealt_ms
+        )
+        if samples:  # no request is stamped before the grant that it spends: limits count by these stamps
+            self._decide(state, samples, max(state.budget.clock_ms, dealt_ms), warming=warming)
 
     def _decide(self, state: _Partition, samples: Sequence[Sample], now_ms: int, *, warming: bool) -> None:
         genesis, fold = self.fold.genesis, self.fold
