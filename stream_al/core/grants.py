@@ -236,15 +236,15 @@ class Dealer:
     def _pace(self, now_ms: int, pending: int, budget: Budget) -> float:
         """Return the requests a second that use the limits up, tapering over their last 15 %.
 
-        Requests at random that never exceed N in a window lose the share of them that comes while N are there
-        (Erlang, 1917: about 0.8/sqrt(N) at a pace of N). So the pace is a little more; what may be spent accrues
-        at the limit's own rate whatever the pace.
+        Requests at random that never exceed N in a window lose those that come while N are there (Erlang, 1917:
+        a fifth of them at N = 10). So small limits are paced a little faster; what may be spent accrues at the
+        limit's own rate whatever the pace, and a pace that is much too fast leaves more samples uncovered.
         """
         paces = []
         for limit, window in ((budget.per_hour, HOUR_MS), (budget.per_day, DAY_MS)):
             if limit is not None:
                 left = (limit - self.used(window, now_ms)) / (BURST_SHARE * limit)
-                more = 1 + 1 / math.sqrt(limit)
+                more = 1 + 3 / limit
                 paces.append(more * limit / window * 1000 * min(1.0, max(left, 0.1)))
         if budget.max_outstanding is not None:
             paces.append(max(1, budget.max_outstanding - pending) / (2 * EVERY_MS / 1000))

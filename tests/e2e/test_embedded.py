@@ -29,8 +29,8 @@ def world(tmp_path, request):
 def test_one_process_does_the_whole_job(world):
     world.start("all", "all")
     world.annotate()
-    for _ in range(4):
-        world.feed_by_send(400)
+    for _ in range(2):
+        world.feed_by_send(800)
     world.wait_until_quiet()
     time.sleep(1.2)  # figures are published once a second
     metrics = world.metrics("all")

@@ -65,11 +65,15 @@ def bursts(i):
 
 
 @pytest.mark.parametrize(
-    ("route", "active"),
-    [(lambda _: None, 4), (lambda i: i % 3, 3), (bursts, 4)],
-    ids=["even", "a quarter idle", "skew that moves"],
+    ("route", "active", "fraction"),
+    [
+        (lambda _: None, 4, "null"),
+        (lambda i: i % 3, 3, "null"),
+        (lambda i: i % 3, 3, "0.05"),
+        (bursts, 4, "0.05"),
+    ],
+    ids=["even", "a quarter idle", "a quarter idle, and a fraction", "skew that moves, and a fraction"],
 )
-@pytest.mark.parametrize("fraction", ["0.05", "null"])
 def test_an_hourly_cap_is_kept_used_and_leaves_little_uncovered(route, active, fraction):
     simulation, requests, _, hours = run(
         [f"budget.fraction={fraction}", "budget.per_hour=100"], 5_400, 1.0, partitions=4, route=route
