@@ -216,7 +216,7 @@ def _only_old_samples(facts: Facts) -> Finding | None:
     if not (facts.founded and facts.samples_held) or facts.decided or _behind(facts, facts.scorer_group):
         return None
     begun = any(lag.group == facts.scorer_group and lag.position is not None for lag in facts.lags)
-    if facts.samples_start != "latest" or begun:  # the first bucket waits for 50 samples
+    if facts.samples_start != "latest" or begun:  # the first bucket waits for 50 samples or a minute
         return None
     return Finding(
         "samples",

@@ -50,9 +50,9 @@ from stream_al.core.messages import (
 )
 
 BUCKET_SAMPLES = 50
+QUIET_MS = 60_000  # a bucket that is not full after so long closes as it is
 MOST_WAITING = 100  # a partition; their offsets must fit into the state beside the position
 MOST_OBSERVES_KEPT = 2_000
-DAY_MS = 86_400_000
 
 Rejection = Literal["unknown_request", "closed_request", "id_mismatch"]
 
@@ -405,7 +405,7 @@ class Learner:
         first = self.fold.buckets == 0
         opened_ms = min(self.opened_ms, milliseconds(self.first_at))  # a scorer's clock may be ahead
         due = first or self.clock_ms - opened_ms >= self.bucket_ms
-        old = self.clock_ms - opened_ms >= DAY_MS  # reports are not kept for ever
+        old = self.clock_ms - self.opened_ms >= QUIET_MS
         full = self.sums.samples + self.sums.invalid >= BUCKET_SAMPLES or old
         if not (flush or (full and due)):
             return

@@ -269,10 +269,17 @@ def test_requests_older_than_the_memory_are_not_opened_again(desk):
     assert not desk.learner.pending
 
 
-def test_a_bucket_closes_within_a_day_however_quiet_the_stream(desk):
+def test_a_bucket_closes_within_a_minute_however_quiet_the_stream(desk):
     desk.turn(reports=[tally(0, 3)])
-    step = desk.turn(later_ms=86_400_001)
-    assert [b.sums.samples for b in desk.of(step, Bucket)] == [3]
+    assert not desk.of(desk.turn(reports=[tally(3, 5)], later_ms=59_000), Bucket)
+    step = desk.turn(later_ms=1_000)
+    assert [b.sums.samples for b in desk.of(step, Bucket)] == [5]
+    assert not desk.of(desk.turn(later_ms=90_000), Bucket), "an empty one does not"
+
+
+def test_a_scorers_clock_that_is_behind_closes_no_bucket_early(desk):
+    desk.turn(reports=[tally(0, 60)])
+    assert not desk.of(desk.turn(reports=[tally(60, 63, at=NOW - 90_000)], later_ms=5_000), Bucket)
 
 
 def test_nobody_answered(desk):
