@@ -168,6 +168,12 @@ def test_the_summary_is_plain(tmp_path):
     assert not (tmp_path / ".stream-al").exists(), "the demo leaves nothing behind"
 
 
+def test_caps_are_told_as_what_spreads_the_requests():
+    settings = Settings().model_copy(update={"budget": Settings().budget.model_copy(update={"per_hour": 20})})
+    said = " ".join(finished(settings=settings).sentences())
+    assert "one in 3 min on average; the stream takes 6.0 s of its own time, at 100 samples a second." in said
+
+
 def test_sentences_of_a_run():
     assert finished().sentences() == [
         "Asked for 45 of 600 labels (7.5 %; allowed: 80).",

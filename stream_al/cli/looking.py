@@ -81,7 +81,7 @@ def view(s: Status) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    from stream_al.status import duration
+    from stream_al.wording import duration
 
     parts: list[RenderableType] = [_head(s)]
     for finding in s.silent:
@@ -106,14 +106,15 @@ def _head(s: Status) -> Table:
 
 
 def _rows(s: Status) -> list[tuple[str, str]]:
-    from stream_al.status import duration
+    from stream_al.status import paced
+    from stream_al.wording import duration, shortened
 
     b, open_ = s.budget, s.pending
-    oldest = f", the oldest for {duration(open_.oldest_s)} ({open_.ids[0]})" if open_.ids else ""
+    oldest = f", the oldest for {duration(open_.oldest_s)} ({shortened(open_.ids[0])})" if open_.ids else ""
     most = f" of at most {b.max_outstanding:,}" if b.max_outstanding is not None else ""
     letters = ", ".join(f"{reason} {n}" for reason, n in sorted(s.dead_letters.reasons.items()))
     errors = ", ".join(f"{error} {n}" for error, n in sorted(s.fold_errors.items()))
-    numbers = s.task == "regression"
+    numbers, pace = s.task == "regression", paced(b, open_.requests)
     classes = (f"by class, latest {s.by_class_window:,}", _by_class(s.by_class)), ("drift", _drift(s))
     return [
         (
@@ -131,6 +132,7 @@ def _rows(s: Status) -> list[tuple[str, str]]:
         ),
         ("requests", f"{b.requests:,}{_speed(s.rates.requests_per_s)}"),
         ("budget", _budget(b)),
+        *((("pace", pace),) if pace else ()),
         ("labels", ", ".join(f"{name} {n:,}" for name, n in s.labels.items())),
         ("open", f"{open_.requests:,}{most}{oldest}"),
         *(() if numbers else classes),

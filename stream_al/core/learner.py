@@ -110,6 +110,19 @@ class _Waiting:
     since_ms: int
 
 
+def answers_read(state: str) -> int:
+    """Return up to where answers were read by the state beside their position; 0: that says it alone."""
+    return _answers_state(state)[0]
+
+
+def _answers_state(state: str) -> tuple[int, frozenset[int]]:
+    try:
+        read, *steps = json.loads(state)
+        return int(read), frozenset(accumulate(int(o) for o in steps))
+    except (ValueError, TypeError, OverflowError):
+        return 0, frozenset()
+
+
 class Learner:
     """Machine without I/O: joins answers to requests and writes the ledger's records.
 
@@ -175,11 +188,9 @@ class Learner:
 
     def resume_answers(self, topic: str, partition: int, state: str) -> None:
         """Restore which answers after the committed position were already taken."""
-        try:
-            read, *steps = json.loads(state)
-            self.done[topic, partition] = (int(read), frozenset(accumulate(int(o) for o in steps)))
-        except (ValueError, TypeError, OverflowError):
-            return
+        read, waiting = _answers_state(state)
+        if read:
+            self.done[topic, partition] = (read, waiting)
 
     def was_taken(self, place: Place) -> bool:
         """Whether an answer was taken before the last start; the position stands before it because another waits."""

@@ -11,13 +11,16 @@ from stream_al.status import (
     Lag,
     Pending,
     Spending,
-    duration,
+    pace_s,
+    paced,
     rates,
     returning_finding,
     silent_links,
 )
+from stream_al.transport.port import Position, TopicPartition
+from stream_al.wording import duration
 
-from .conftest import jsons, samples
+from .conftest import jsons, samples, until
 
 FINE = {
     "samples_topic": "samples",
@@ -61,6 +64,15 @@ def test_a_chain_that_works_has_nothing_to_say():
             "learner",
             "nobody reads requests and labels: 3 records wait",
         ),
+        (
+            {
+                "lags": (Lag("g-learner", "labels", 0, 5, 7, 2),),
+                "still": frozenset({("g-learner", "labels")}),
+            },
+            "learner",
+            "2 records wait in labels",
+        ),
+        ({"latest_ids": ["d" * 5_000] * 30}, "samples", f"'{'d' * 60}… (5,000 characters)' 30 times"),
         ({"spending": Spending(uncovered_share=0.8)}, "budget", "no tokens: 80% of the latest samples"),
         (
             {"spending": Spending(uncovered_share=1.0, per_hour=10, requests_last_hour=10)},
@@ -100,6 +112,20 @@ def test_findings_come_in_the_order_of_the_chain():
 def test_unique_or_few_ids_are_not_warned_of():
     assert returning_finding([str(i) for i in range(100)]) is None
     assert returning_finding(["a"] * 10) is None
+
+
+def test_why_little_is_asked_under_caps_is_said():
+    assert paced(Spending(), 5) == ""
+    assert (
+        paced(Spending(every_s=180.0), 0)
+        == "spread evenly, one in 3 min on average; the first may take as long"
+    )
+    full = Spending(requests=20, every_s=180.0, next_in_s=300.0)
+    assert paced(full, 0).endswith("; the next one in 5 min at the earliest")
+    assert paced(Spending(max_outstanding=5), 4) == ""
+    assert paced(Spending(max_outstanding=5), 5).startswith("all 5 requests that may wait are open")
+    assert pace_s(None, None) is None
+    assert pace_s(20, 24) == 3_600
 
 
 def test_rates_are_those_of_the_time_that_the_buckets_span():
@@ -190,6 +216,39 @@ def test_a_service_that_is_down_is_noticed_by_what_waits(cli, simulated):
     assert [finding["link"] for finding in status["silent"]] == ["scorer"]
     assert "30 records wait in samples" in status["silent"][0]["message"]
     assert "✗ scorer: nobody reads the samples" in cli("status").stdout
+
+
+def test_a_learner_that_is_down_is_noticed_by_labels_alone(cli, simulated):
+    cli("send", "labels", stdin='{"id": "s-1", "label": "pos"}')
+    (status,) = jsons(cli("status", "--json").stdout)
+    assert [finding["link"] for finding in status["silent"]] == ["learner"]
+    assert "1 records wait in labels" in status["silent"][0]["message"]
+
+
+def test_labels_that_were_read_and_wait_for_their_request_are_no_silence(cli, simulated, broker):
+    cli("send", "labels", stdin='{"id": "s-1", "label": "pos"}')
+    labels = TopicPartition("labels", 0)
+    end = broker.ends("labels")[0]
+    with broker.join("stream-al-learner", "ledger", writer="stream-al-learner", fetch=False) as member:
+        member.fence_predecessors()
+        until(lambda: TopicPartition("ledger", 0) in member.poll(0, 0.1).assigned)
+        member.commit([], {labels: Position(end - 1, f"[{end},{end - 1}]")})
+    (status,) = jsons(cli("status", "--json").stdout)
+    assert status["silent"] == []
+
+
+def test_the_pace_of_caps_is_shown_and_ids_are_shortened(cli, settings):
+    from stream_al.simulate import Simulation
+
+    name = "n" * 5_000
+    request = {"meta": {"id": name, "request_id": "0-9", "requested_at": "2026-01-01T00:00:00Z"}}
+    Simulation(settings("state_dir=null", "budget.per_hour=20"), iter(()), path="log.db").close()
+    cli("send", "labels-requested", stdin=json.dumps(request))
+    shown = cli("status").stdout
+    assert "one in 3 min on average" in shown
+    assert "(5,000 characters)" in shown
+    assert "n" * 200 not in shown.replace("\n", "")
+    assert jsons(cli("status", "--json").stdout)[0]["pending"]["ids"] == [name]
 
 
 def test_before_the_first_start_that_is_what_is_said(cli, broker):
