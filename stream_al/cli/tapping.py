@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stream_al.cli.options import ConfigFile, Json, Overrides, attach, examples, settings_of, topic_name
+from stream_al.cli.options import (
+    ConfigFile,
+    Json,
+    Overrides,
+    attach,
+    examples,
+    no_topic,
+    settings_of,
+    topic_name,
+)
 from stream_al.cli.outcome import misuse
 from stream_al.cli.printing import json_or_text, one_line, print_json, print_line, text_of
 
@@ -59,10 +68,14 @@ def tap(
     """
     if not re.fullmatch(r"beginning|end|-?\d+", start):
         raise misuse(f"--from {start}: write beginning, end, an offset, or -20 for the latest twenty")
+    from stream_al.transport.port import TransportError
+
     settings = settings_of(config, overrides)
     show = _json if as_json else (lambda record: _line(record, headers=headers))
     with attach(settings) as broker:
         name = topic_name(settings, topic)
+        if not broker.partitions(name):
+            raise TransportError(no_topic(settings, topic))
         try:
             for record in _records(broker, name, start, partition, limit=limit, follow=follow):
                 show(record)
@@ -95,11 +108,9 @@ def _places(
     broker: Broker, topic: str, start: str, partition: int | None
 ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
     """Return where to begin and where the partitions end now."""
-    from stream_al.transport.port import TopicPartition, TransportError
+    from stream_al.transport.port import TopicPartition
 
     count = broker.partitions(topic)
-    if not count:
-        raise TransportError(f"there is no topic {topic}")
     if partition is not None and partition >= count:
         raise misuse(f"--partition {partition}: {topic} has {count} partitions, the last one is {count - 1}")
     chosen = range(count) if partition is None else (partition,)

@@ -51,8 +51,22 @@ def test_a_role_names_the_topic_of_the_settings(cli, broker):
 
 
 def test_an_unknown_topic_is_told(cli, broker):
-    assert "'nosuch' does not exist" in cli("send", "nosuch", stdin="{}").stderr
-    assert cli("tap", "nosuch").stderr == "error: there is no topic nosuch\n"
+    for verb in ("send", "tap"):
+        end = cli(verb, "nosuch", stdin="{}")
+        assert end.exit_code == 1
+        assert end.stderr.startswith(
+            "error: there is no topic nosuch; those of the settings are samples, labels"
+        )
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("label", "labels"), ("labels-request", "labels-requested"), ("my-sample", "my-samples")],
+)
+def test_a_mistyped_topic_is_told_the_nearest_one(cli, broker, typed, meant):
+    for verb in ("send", "tap"):
+        end = cli(verb, typed, "--set", "topics.samples=my-samples", stdin="{}")
+        assert end.stderr == f"error: there is no topic {typed}; did you mean {meant}?\n"
 
 
 @pytest.mark.parametrize("topic", ["ledger", "reports"])
