@@ -62,6 +62,13 @@ DEMO_EXAMPLES = examples(
     "stream-al demo --samples 5000 --seed 2 --no-compare --json",
 )
 
+
+def _share(value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1:
+        raise typer.BadParameter(f"{value:g} is no share of the samples; write for example 0.05")
+    return value
+
+
 Publish = Callable[["Simulation"], None]
 
 
@@ -77,7 +84,9 @@ def demo(
     budget: Annotated[
         float | None,
         typer.Option(
-            "--budget", help="Share of the samples that may be asked for; without it budget.fraction."
+            "--budget",
+            callback=_share,
+            help="Share of the samples that may be asked for; without it budget.fraction.",
         ),
     ] = None,
     delay: Annotated[
@@ -86,7 +95,10 @@ def demo(
     seed: Annotated[
         int | None,
         typer.Option(
-            "--seed", min=0, help="Decides the order of the stream and every coin; without it seed."
+            "--seed",
+            min=0,
+            max=2**32 - 1,
+            help="Decides the order of the stream and every coin; without it seed.",
         ),
     ] = None,
     strategy: Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream_al.cli.options import ConfigFile, Json, Overrides, attach, examples, settings_of
+from stream_al.cli.outcome import misuse
 from stream_al.cli.printing import print_json
 
 if TYPE_CHECKING:
@@ -48,10 +49,13 @@ def status(as_json: Json = False, config: ConfigFile = None, overrides: Override
 
 def top(
     every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two looks.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
     """Show the status live; Ctrl-C ends it."""
+    if as_json:
+        raise misuse("top is a live picture; for machines there is stream-al status --json")
     from rich.console import Console
     from rich.live import Live
 

@@ -12,6 +12,7 @@ Taking over, in this order - it is the same at every start:
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +37,7 @@ from stream_al.core.messages import (
     timestamp,
 )
 from stream_al.core.model import Model
-from stream_al.core.model_spec import digest
+from stream_al.core.model_spec import ModelSpecError, digest
 from stream_al.service.figures import WAIT_BOUNDS_S, Observations
 from stream_al.service.follower import Follower
 from stream_al.transport.port import (
@@ -460,12 +461,21 @@ def wanted_budget(settings: Settings) -> Budget:
 
 
 def found(broker: Broker, settings: Settings, now_ms: int) -> Genesis:
-    """Return the first record of a new ledger; the model is built once, so that its errors show at start."""
+    """Return the first record of a new ledger; the model is built once, so that its errors show at start.
+
+    Raises
+    ------
+    ConfigError
+        The model cannot be built.
+    """
     topic = settings.topics.samples
     start = broker.ends(topic) if settings.samples.start == "latest" else broker.begins(topic)
     classes = None if settings.model.classes is None else list(settings.model.classes)
     spec = _as_json(settings.model.spec)
-    Model(spec, classes=classes, seed=settings.seed, task=settings.model.task)
+    try:
+        Model(spec, classes=classes, seed=settings.seed, task=settings.model.task)
+    except ModelSpecError as error:
+        raise ConfigError(spec_problem(settings, error)) from error
     return Genesis(
         ledger_id=secrets.token_hex(8),
         topic=topic,
@@ -478,6 +488,13 @@ def found(broker: Broker, settings: Settings, now_ms: int) -> Genesis:
         created_at=timestamp(now_ms),
         task=settings.model.task,
     )
+
+
+def spec_problem(settings: Settings, error: ModelSpecError) -> str:
+    """Return what is wrong with a model, with where its step was written and the path that it has there."""
+    path = error.path.removeprefix("model")
+    step = re.match(r"\[\d+\]", path)
+    return f"{settings.where('model.spec' + (step[0] if step else ''))} model.spec{path}: {error.message}"
 
 
 def compare(genesis: Genesis, settings: Settings) -> None:
