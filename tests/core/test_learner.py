@@ -293,6 +293,30 @@ def test_nobody_answered(desk):
     assert [r for _, r in late.rejected] == ["closed_request"]
 
 
+def test_an_answer_that_names_no_open_request_is_told_what_is_known_of_its_id(desk):
+    desk.turn([request(n) for n in range(1, 6)])
+    desk.turn(answers=[Answer("s-1", skip=True), Answer("s-2", "a"), Answer("s-3", skip=True)])
+    late = [
+        Answer("s-1", "a"), Answer("s-2", "a", request_id="0-3"), Answer("s-3", "a", request_id="0-3"),
+        Answer("s-4", "a", request_id="9-9"), Answer("s-3", "a", request_id="9-9"), Answer("s-9", "a"),
+        Answer("s-9", "a", request_id="9-9"),
+    ]  # fmt: skip
+    first = desk.turn(answers=late)
+    assert [r for _, r in first.rejected] == ["id_mismatch", "closed_request"]
+    rest = desk.turn(later_ms=6_000)
+    assert [r for _, r in rest.rejected] == [
+        "closed_request", "id_mismatch", "id_mismatch", "unknown_request", "unknown_request",
+    ]  # fmt: skip
+
+
+def test_ids_without_a_label_are_forgotten_in_time(desk):
+    desk.turn([request(1)])
+    desk.turn(answers=[Answer("s-1", skip=True)])
+    desk.turn([request(2)], later_ms=desk.fold.keep_closed_ms + 1)
+    desk.turn(answers=[Answer("s-2", skip=True)])
+    assert list(desk.fold.unlabelled) == ["s-2"]
+
+
 def test_a_withdrawal_closes_one_request_or_all_of_an_id(desk):
     desk.turn([request(1, "same"), request(2, "same"), request(3, "same")])
     first = desk.turn([Withdrawal("same", "0-2")])
