@@ -40,6 +40,7 @@ from stream_al.core.model import Model
 from stream_al.core.model_spec import ModelSpecError, digest
 from stream_al.service.figures import WAIT_BOUNDS_S, Observations
 from stream_al.service.follower import Follower
+from stream_al.service.trouble import Trouble
 from stream_al.transport.port import (
     Broker,
     Closeable,
@@ -129,6 +130,7 @@ class LearnerTask(Closeable):
         self.rejections: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
         self.wait_s = Observations(WAIT_BOUNDS_S)
+        self.unusable = Trouble(log, "a record could not be used; it is in the dead letters")
 
     @property
     def owner(self) -> bool:
@@ -226,6 +228,7 @@ class LearnerTask(Closeable):
                     # positions of reports move with a bucket only; their letters go with them, or they come twice
                     (self.late_letters if tp.topic == self.inputs["reports"] else letters).append(letter)
                     self.dead_letters[problem.reason] += 1
+                    self.unusable.note(problem.reason, *place.parts)
         return Turn(now, requests, reports, answers, read_through), letters
 
     # --- committing ------------------------------------------------------------------------------------------
@@ -237,6 +240,7 @@ class LearnerTask(Closeable):
             outputs.append(Output(self.inputs["requests"], None, key=name.encode(), headers=header))
         for place, reason in step.rejected:
             self.rejections[reason] += 1
+            self.unusable.note(reason, *place.parts)
             problem = BadRecord(reason, _REJECTED[reason])
             outputs.append(
                 dead_letter(self.settings.topics.dead_letters, self.answers[place], problem, "learner")
@@ -443,7 +447,7 @@ class _Both(Reader):
 _REJECTED = {
     "unknown_request": "the label names no request; is it the sample's id, or an id of your own?",
     "closed_request": "the request is already closed",
-    "id_mismatch": "id and request_id name different samples",
+    "id_mismatch": "id and request_id do not belong together; send back both as they came, or the id alone",
 }
 
 
