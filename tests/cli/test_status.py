@@ -295,6 +295,48 @@ def test_a_sample_that_was_not_asked_for_is_found_too(cli, simulated):
     assert found["cases"][0]["id"] == name
 
 
+@pytest.fixture
+def fed(cli, settings, broker):
+    """A service in one turn after another: ``fed(*lines)`` lets it read them."""
+    from stream_al.service.loop import Service
+
+    cli("send", "samples", stdin='{"id": "early", "features": {}}')
+    with Service(broker, settings("state_dir=null", "samples.id=who.id")) as service:
+
+        def feed(*lines):
+            cli("send", "samples", stdin="\n".join(lines))
+            for _ in range(4):
+                service.turn(0.15)
+
+        for _ in range(4):
+            service.turn()
+        yield feed
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ('{"who": {"id": "bad"}, "features": {"x": {"y": 1}}}', "bad"),
+        ('{"who": {"id": "bad"}, "features": {"x": NaN}}', "bad"),
+        ('{"who": {"id": 7}, "features": {"x": {"y": 1}}}', "7"),
+        ('{"features": {"x": NaN}}', "samples-0-2"),
+    ],
+)
+def test_of_a_sample_that_could_not_be_read_the_reason_is_told(cli, fed, line, name):
+    fed('{"who": {"id": "good"}, "features": {"x": 1}}', line)
+    shown = cli("inspect", name, "--set", "samples.id=who.id").stdout
+    assert "sample: feature 'x' is " in shown
+    assert "(samples-0@2)" in shown
+    assert "undecided" not in shown
+    shown = cli("inspect", "0-2", "--set", "samples.id=who.id").stdout
+    assert "state      dead letter: " in shown
+    assert "sample: feature 'x' is " in shown
+
+
+def test_a_sample_from_before_the_start_was_skipped(cli, fed):
+    assert "state      skipped: it came before the service first started" in cli("inspect", "early").stdout
+
+
 def test_what_is_not_found_is_told_with_where_it_was_looked_for(cli, simulated):
     end = cli("inspect", "nobody")
     assert end.exit_code == 1
