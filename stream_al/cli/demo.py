@@ -322,9 +322,9 @@ def _table(run: DemoRun) -> Table:
     from stream_al.web.demo_run import asking, between, percent
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
     for name in ("labels", "rate", "honest", "95 % interval", "true", "labelled only"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for one in (run, *([run.comparison] if run.comparison else [])):
         last, estimate = one.last, one.last.estimate
         table.add_row(

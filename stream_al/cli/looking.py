@@ -104,6 +104,8 @@ def _head(s: Status) -> Table:
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in _rows(s):
         table.add_row(Text(name, style="dim"), Text(value))
     return table
@@ -190,9 +192,9 @@ def _accuracy(s: Status) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("accuracy", no_wrap=True)
+    table.add_column("accuracy", overflow="fold")
     for name in ("doubly robust", "Hájek", "naive", "labels", "samples"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for window, e in s.accuracy.items():
         naive = "-" if e.naive is None else f"{e.naive.value:.1%}"
         table.add_row(
@@ -212,9 +214,9 @@ def _errors(found: Mapping[str, Errors]) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("error", no_wrap=True)
+    table.add_column("error", overflow="fold")
     for name in ("MAE", "RMSE", "naive MAE", "labels", "samples"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for window, e in found.items():
         naive = "-" if e.naive_mae is None else f"{e.naive_mae:.4g}"
         table.add_row(
@@ -246,7 +248,7 @@ def _lags(lags: tuple[Lag, ...]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in ("group", "topic", "behind", "by partition"):
-        table.add_column(name, justify="right" if name == "behind" else "left")
+        table.add_column(name, justify="right" if name == "behind" else "left", overflow="fold")
     for group, topic in dict.fromkeys((lag.group, lag.topic) for lag in lags):
         each = [lag for lag in lags if (lag.group, lag.topic) == (group, topic)]
         behind = sum(lag.records for lag in each)

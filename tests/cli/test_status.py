@@ -178,6 +178,14 @@ def test_people_get_it_in_lines(cli, simulated):
         assert words in shown
 
 
+def test_nothing_is_cut_off_on_a_narrow_terminal(cli, simulated, monkeypatch):
+    for width in ("60", "45"):
+        monkeypatch.setenv("COLUMNS", width)
+        shown = cli("status").stdout
+        assert "…" not in shown
+        assert max(map(len, shown.splitlines())) <= int(width)
+
+
 @pytest.fixture
 def regressed(settings):
     """A finished run of 600 samples with numbers, on the log of the settings."""
