@@ -54,8 +54,8 @@ class Spending:
 
     ``query_rate`` is that of the latest buckets; requests never exceed ``fraction`` · ``samples`` +
     ``allowance``. ``uncovered`` samples could not be asked for; ``uncovered_share`` is that of the latest
-    buckets. The caps spread their requests: one in ``every_s`` on average, None without caps, and in a full
-    window none for ``next_in_s``.
+    buckets, 0 while they hold few samples. The caps spread their requests: one in ``every_s`` on average, None
+    without caps, and in a full window none for ``next_in_s``.
     """
 
     fraction: float | None = None

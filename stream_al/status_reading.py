@@ -36,6 +36,7 @@ LATEST_SAMPLES = 500
 LATEST_LETTERS = 200
 LATEST_LEDGER = 2_000
 RECENT_BUCKETS = 20
+FEWEST_SAMPLES = 50  # of which a share says something
 SHOWN_IDS = 3
 PATIENCE_S = 1.5  # a scorer commits ten times a second, a learner once
 LATE_S = 3_600.0
@@ -320,7 +321,7 @@ def _spending(fold: Fold, buckets: list[Times], requests: dict[str, tuple[str, i
         requests=total.requests,
         invalid=total.invalid,
         uncovered=total.uncovered,
-        uncovered_share=uncovered / samples if samples else 0.0,
+        uncovered_share=uncovered / samples if samples >= FEWEST_SAMPLES else 0.0,
         per_hour=budget.per_hour,
         requests_last_hour=sum(at > now - HOUR_MS for at in times),
         per_day=budget.per_day,

@@ -43,6 +43,7 @@ class Case:
     prediction: Any = None
     dead: str = ""  # why it could not be read
     before_start: bool = False
+    read: bool = False  # by a scorer
 
     @property
     def coin_agrees(self) -> bool | None:
@@ -112,6 +113,7 @@ class _Inspector:
         self._scan(t.dead_letters, self._dead_letter)
         self._scan(t.ledger, self._bucket, said=False)
         self._coins()
+        self._positions()
         return self.search
 
     def _scan(
@@ -253,6 +255,17 @@ class _Inspector:
                 start, end = entry.ranges.get(p, (0, 0))
                 case.bucket = entry if start <= offset < end else case.bucket
 
+    def _positions(self) -> None:
+        """Tell what a scorer has read: it takes a while until that is in a bucket."""
+        from stream_al.transport.port import TopicPartition
+
+        partitions = {case.source.partition for case in self.search.cases.values()}
+        tps = [TopicPartition(self.settings.topics.samples, p) for p in sorted(partitions)]
+        for tp, position in self.broker.positions(f"{self.settings.group}-scorer", tps).items():
+            for case in self.search.cases.values():
+                if position is not None and case.source.partition == tp.partition:
+                    case.read = case.source.offset < position.offset
+
     def _coins(self) -> None:
         from stream_al.core.coin import coin
 
@@ -295,7 +308,7 @@ def _state_without_label(case: Case) -> str:
         return f"dead letter: {case.dead}"
     if case.before_start:
         return "skipped: it came before the service first started, see samples.start"
-    return "not requested" if case.bucket is not None else "undecided"
+    return "not requested" if case.read or case.bucket is not None else "undecided"
 
 
 def _at(value: Any, path: str) -> Any:

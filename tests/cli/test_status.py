@@ -341,6 +341,14 @@ def test_of_a_sample_that_could_not_be_read_the_reason_is_told(cli, fed, line, n
     assert "sample: feature 'x' is " in shown
 
 
+def test_a_sample_is_undecided_only_until_a_scorer_has_read_it(cli, fed):
+    fed(*(f'{{"who": {{"id": "s-{i}"}}, "features": {{}}}}' for i in range(9)))
+    cli("send", "samples", stdin='{"who": {"id": "late"}, "features": {}}')
+    states = [jsons(cli("inspect", f"0-{i}", "--json").stdout)[0]["cases"][0]["state"] for i in range(1, 11)]
+    assert set(states[:9]) <= {"not requested", "open"}
+    assert states[9] == "undecided"
+
+
 def test_a_sample_from_before_the_start_was_skipped(cli, fed):
     assert "state      skipped: it came before the service first started" in cli("inspect", "early").stdout
 
