@@ -6,6 +6,7 @@ writes itself is read back strictly, unknown fields ignored.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -124,12 +125,10 @@ class SampleDecoder:
         value = record.value
         if value is not None and len(value) > self.max_bytes:
             raise BadRecord("too_large", f"{len(value)} bytes; samples.max_bytes is {self.max_bytes}")
-        time: object
-        if self._plain:
-            plain = _decoded(self._decode, value, "sample")
-            found, features, time = plain.id, plain.features, plain.timestamp
-        else:
-            found, features, time = self._mapped(_decoded(self._decode_any, value, "sample"))
+        try:
+            found, features, time = self._parts(value)
+        except BadRecord as problem:
+            raise self._named(value, problem) from None
         for name, feature in features.items():
             if type(feature) is not float and type(feature) is not str:
                 _check(name, feature)
@@ -139,20 +138,41 @@ class SampleDecoder:
         name = f"{record.topic}-{record.partition}-{record.offset}" if found is None else str(found)
         return Sample(name, features, source)
 
+    def _parts(self, value: bytes | None) -> tuple[str | int | None, Features, object]:
+        if self._plain:
+            plain = _decoded(self._decode, value, "sample")
+            return plain.id, plain.features, plain.timestamp
+        return self._mapped(_decoded(self._decode_any, value, "sample"))
+
+    def _named(self, value: bytes | None, problem: BadRecord) -> BadRecord:
+        """Return a problem that names the feature at fault, if it is one: decoders do not."""
+        try:
+            found = json.loads(value or b"", parse_constant=_Constant)
+            for name, feature in self._features(found).items():
+                _check_constant(name, feature)
+                _check(name, feature)
+        except BadRecord as named:
+            return BadRecord(problem.reason, str(named))
+        except (ValueError, AttributeError, RecursionError):  # it is another problem
+            return problem
+        return problem
+
     def _mapped(self, value: dict[str, Any]) -> tuple[str | int | None, Features, object]:
         found, time = _at(value, self.id_path), _at(value, self.timestamp_path)
         if found is not None and not isinstance(found, str | int):
             raise BadRecord("wrong_type", f"sample: {self.id_path} is neither a string nor a whole number")
         if isinstance(time, dict | list):
             raise BadRecord("wrong_type", f"sample: {self.timestamp_path} is not a time")
-        if self.features_path is None:
-            taken = {path.split(".")[0] for path in (self.id_path, self.timestamp_path) if path}
-            features = {k: v for k, v in value.items() if k not in taken}
-        else:
-            features = _at(value, self.features_path)
+        features = self._features(value)
         if not isinstance(features, dict):
             raise BadRecord("wrong_type", f"sample: {self.features_path} is not an object of features")
         return found, features, time
+
+    def _features(self, value: dict[str, Any]) -> Any:
+        if self.features_path is not None:
+            return _at(value, self.features_path)
+        taken = {path.split(".")[0] for path in (self.id_path, self.timestamp_path) if path}
+        return {k: v for k, v in value.items() if k not in taken}
 
 
 def _at(value: object, path: str | None) -> Any:
@@ -168,12 +188,27 @@ def _at(value: object, path: str | None) -> Any:
     return value
 
 
+class _Constant(str):
+    """A NaN or an infinity, which JSON has not, as it was written."""
+
+    __slots__ = ()
+
+
+def _check_constant(name: str, feature: object) -> None:
+    for value in feature if isinstance(feature, list) else [feature]:
+        if isinstance(value, _Constant):
+            verb = "holds" if isinstance(feature, list) else "is"
+            raise BadRecord(
+                "not_json", f"sample: feature {name!r:.60} {verb} {value}; leave it out or send null"
+            )
+
+
 def _check(name: str, feature: object) -> None:
     if feature is None or isinstance(feature, bool | str):
         return
     if isinstance(feature, int | float):
         if abs(feature) > LARGEST_NUMBER:
-            raise BadRecord("wrong_type", f"sample: feature {name!r} is too large a number")
+            raise BadRecord("wrong_type", f"sample: feature {name!r:.60} is too large a number")
         return
     if isinstance(feature, list):
         if all(
@@ -181,9 +216,11 @@ def _check(name: str, feature: object) -> None:
             for x in feature
         ):
             return
-        raise BadRecord("wrong_type", f"sample: feature {name!r} is a list of something else than numbers")
+        raise BadRecord(
+            "wrong_type", f"sample: feature {name!r:.60} is a list of something else than numbers"
+        )
     raise BadRecord(
-        "wrong_type", f"sample: feature {name!r} is {_kind(feature)}; flatten it or map samples.features"
+        "wrong_type", f"sample: feature {name!r:.60} is {_kind(feature)}; flatten it or map samples.features"
     )
 
 

@@ -381,7 +381,7 @@ class Learner(Section):
 
 
 class Http(Section):
-    """Metrics, health and the label page, on one port."""
+    """Metrics and health, on one port."""
 
     host: str = Field(
         default="127.0.0.1",
@@ -466,8 +466,13 @@ class Settings(Section):
         return frozenset(_written(self))
 
     def where(self, key: str) -> str:
-        """Say where a dotted key was written, for messages: ``config.yaml:12``, ``--set`` or ``defaults``."""
-        return str(self._origins.get(tuple(key.split(".")), source.DEFAULTS))
+        """Say where a dotted key was written, for messages: ``config.yaml:12``, ``--set`` or ``defaults``.
+
+        The key may name an entry of a list, as in ``model.spec[1]``.
+        """
+        parts = re.findall(r"[^.\[\]]+", key)
+        path = tuple(int(part) if part.isdigit() else part for part in parts)
+        return str(source.origin_of(self._origins, path))
 
     @field_validator("strategy")
     @classmethod
@@ -477,7 +482,11 @@ class Settings(Section):
         task = info.data["model"].task
         usable = REGRESSION if task == "regression" else CLASSIFICATION
         if name in STRATEGIES and name not in usable:
-            raise ValueError(f"{name!r} cannot be used in {task}; write one of {', '.join(usable)}")
+            both = ": model.task, model.spec (a regressor, or leave it out) and strategy change together"
+            raise ValueError(
+                f"{name!r} cannot be used in {task}; write one of {', '.join(usable)}"
+                + (both if task == "regression" else "")
+            )
         if name not in usable:
             raise ValueError(problems.not_one_of(name, usable))
         return name

@@ -17,6 +17,7 @@ from stream_al.core.classification import ClassReport
 from stream_al.core.drift import Alarm
 from stream_al.core.messages import Sums, Task
 from stream_al.core.regression import Errors
+from stream_al.wording import duration, shortened
 
 UNCOVERED_SHARE = 0.5
 RETURNING_SHARE = 0.1
@@ -53,7 +54,8 @@ class Spending:
 
     ``query_rate`` is that of the latest buckets; requests never exceed ``fraction`` · ``samples`` +
     ``allowance``. ``uncovered`` samples could not be asked for; ``uncovered_share`` is that of the latest
-    buckets.
+    buckets, 0 while they hold few samples. The caps spread their requests: one in ``every_s`` on average, None
+    without caps, and in a full window none for ``next_in_s``.
     """
 
     fraction: float | None = None
@@ -69,6 +71,8 @@ class Spending:
     per_day: int | None = None
     requests_last_day: int = 0
     max_outstanding: int | None = None
+    every_s: float | None = None
+    next_in_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,32 @@ class Status:
     silent: tuple[Finding, ...]
 
 
+def pace_s(per_hour: int | None, per_day: int | None) -> float | None:
+    """Return the seconds from one request to the next, on average, that the caps allow; None without caps.
+
+    >>> pace_s(20, 1_000), pace_s(None, None)
+    (180.0, None)
+    """
+    spans = [span / cap for cap, span in ((per_hour, 3_600), (per_day, 86_400)) if cap is not None]
+    return max(spans, default=None)
+
+
+def paced(spent: Spending, open_requests: int) -> str:
+    """Say why little or nothing is asked although samples come; nothing where no cap is in force."""
+    if spent.max_outstanding is not None and open_requests >= spent.max_outstanding:
+        return (
+            f"all {spent.max_outstanding:,} requests that may wait are open: answer some, or nothing is asked"
+        )
+    if spent.every_s is None:
+        return ""
+    often = f"spread evenly, one in {duration(spent.every_s)} on average"
+    if not spent.requests:
+        return f"{often}; the first may take as long"
+    return (
+        f"{often}; the next one in {duration(spent.next_in_s)} at the earliest" if spent.next_in_s else often
+    )
+
+
 def silent_links(facts: Facts) -> tuple[Finding, ...]:
     """Return what is wrong along the chain, the first link first."""
     found = (link(facts) for link in _CHAIN)
@@ -189,7 +219,7 @@ def returning_finding(ids: Sequence[str]) -> Finding | None:
     return Finding(
         "samples",
         f"ids return: {share:.0%} of the latest {len(ids)} samples carry an id seen before,"
-        f" {most!r} {ids.count(most)} times; is this a device or user id?",
+        f" {shortened(most)!r} {ids.count(most)} times; is this a device or user id?",
         "a label answers every open request of its id; map samples.id to something unique, or to a field"
         " that is not there: then samples are named by their position",
     )
@@ -216,7 +246,7 @@ def _only_old_samples(facts: Facts) -> Finding | None:
     if not (facts.founded and facts.samples_held) or facts.decided or _behind(facts, facts.scorer_group):
         return None
     begun = any(lag.group == facts.scorer_group and lag.position is not None for lag in facts.lags)
-    if facts.samples_start != "latest" or begun:  # the first bucket waits for 50 samples
+    if facts.samples_start != "latest" or begun:  # the first bucket waits for 50 samples or a minute
         return None
     return Finding(
         "samples",
@@ -278,15 +308,15 @@ def _nobody_answers(facts: Facts) -> Finding | None:
         "labels",
         f"nobody answers: {facts.pending.requests:,} requests are open, the oldest for {duration(oldest)},"
         f" and no label came {ever}",
-        f"answer them, for example {', '.join(facts.pending.ids[:EXAMPLES])}, in the topic for labels",
+        f"answer them, for example {', '.join(_named(facts.pending.ids))}, in the topic for labels",
     )
 
 
 def _unknown_ids(facts: Facts) -> Finding | None:
-    unknown = facts.dead_letters.unknown_ids[:EXAMPLES]
+    unknown = _named(facts.dead_letters.unknown_ids)
     if not unknown:
         return None
-    asked = facts.pending.ids[:EXAMPLES]
+    asked = _named(facts.pending.ids)
     return Finding(
         "labels",
         f"labels name unknown ids, for example {', '.join(map(repr, unknown))};"
@@ -294,6 +324,10 @@ def _unknown_ids(facts: Facts) -> Finding | None:
         "send back the id or the request_id of the request; for labels that came before it there is"
         " stream-al dead-letters replay --reason unknown_request",
     )
+
+
+def _named(ids: Sequence[str]) -> list[str]:
+    return [shortened(name) for name in ids[:EXAMPLES]]
 
 
 def _clocks(facts: Facts) -> Finding | None:
@@ -314,17 +348,3 @@ _CHAIN: tuple[Callable[[Facts], Finding | None], ...] = (
     _no_ledger, _no_samples, _only_old_samples, _nobody_scores, _no_tokens, _nobody_learns, _nobody_answers,
     _unknown_ids, _returning, _clocks,
 )  # fmt: skip
-
-
-def duration(seconds: float) -> str:
-    """Write a time span for people.
-
-    >>> [duration(s) for s in (0.25, 59, 150, 7_200, 200_000)]
-    ['0.2 s', '59 s', '2 min', '2 h', '2 d']
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    for limit, size, unit in ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} d"

@@ -13,17 +13,30 @@ from stream_al.codec import BadRecord, SampleDecoder, decode_answer, decode_ledg
 from stream_al.config import Settings
 from stream_al.core.fold import Fold
 from stream_al.core.labels import label_key
+from stream_al.core.learner import answers_read
 from stream_al.core.messages import Bucket, Sums, milliseconds, timestamp
 from stream_al.scan import begins, ends, scan
 from stream_al.service.follower import Follower
 from stream_al.service.snapshot import Snapshots
-from stream_al.status import DeadLetters, Facts, Lag, Pending, Rates, Spending, Status, rates, silent_links
+from stream_al.status import (
+    DeadLetters,
+    Facts,
+    Lag,
+    Pending,
+    Rates,
+    Spending,
+    Status,
+    pace_s,
+    rates,
+    silent_links,
+)
 from stream_al.transport.port import Broker, Closeable, Position, TopicPartition
 
 LATEST_SAMPLES = 500
 LATEST_LETTERS = 200
 LATEST_LEDGER = 2_000
 RECENT_BUCKETS = 20
+FEWEST_SAMPLES = 50  # of which a share says something
 SHOWN_IDS = 3
 PATIENCE_S = 1.5  # a scorer commits ten times a second, a learner once
 LATE_S = 3_600.0
@@ -232,7 +245,11 @@ class Observer(Closeable):
         """Return the positions that move with every commit; those of reports wait for a bucket."""
         s = self.settings
         return frozenset(
-            {(f"{s.group}-scorer", s.topics.samples), (f"{s.group}-learner", s.topics.labels_requested)}
+            {
+                (f"{s.group}-scorer", s.topics.samples),
+                (f"{s.group}-learner", s.topics.labels_requested),
+                (f"{s.group}-learner", s.topics.labels),
+            }
         )
 
     def _take_lags(self, fold: Fold) -> list[Lag]:
@@ -250,8 +267,10 @@ class Observer(Closeable):
         lags = []
         for tp, position in sorted(at.items()):
             end, p = last[tp.partition], tp.partition
-            from_ = position.offset if position is not None else max(first.get(p, 0), start.get(p, 0))
-            lags.append(Lag(group, topic, p, position.offset if position else None, end, max(0, end - from_)))
+            state = position.state if position is not None and topic == self.settings.topics.labels else ""
+            read = None if position is None else max(position.offset, answers_read(state))
+            from_ = read if read is not None else max(first.get(p, 0), start.get(p, 0))
+            lags.append(Lag(group, topic, p, read, end, max(0, end - from_)))
         return lags
 
     def close(self) -> None:
@@ -302,10 +321,21 @@ def _spending(fold: Fold, buckets: list[Times], requests: dict[str, tuple[str, i
         requests=total.requests,
         invalid=total.invalid,
         uncovered=total.uncovered,
-        uncovered_share=uncovered / samples if samples else 0.0,
+        uncovered_share=uncovered / samples if samples >= FEWEST_SAMPLES else 0.0,
         per_hour=budget.per_hour,
         requests_last_hour=sum(at > now - HOUR_MS for at in times),
         per_day=budget.per_day,
         requests_last_day=sum(at > now - DAY_MS for at in times),
         max_outstanding=budget.max_outstanding,
+        every_s=pace_s(budget.per_hour, budget.per_day),
+        next_in_s=max(
+            _full_s(times, budget.per_hour, HOUR_MS, now), _full_s(times, budget.per_day, DAY_MS, now)
+        ),
     )
+
+
+def _full_s(times: list[int], cap: int | None, window_ms: int, now: int) -> float:
+    """Return the seconds until a window has room for a request again; 0 where it has."""
+    if cap is None or len(times) < cap:
+        return 0.0
+    return max(0.0, (sorted(times)[-cap] + window_ms - now) / 1000)

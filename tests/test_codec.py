@@ -125,6 +125,28 @@ def test_unusable_samples_say_why(body, reason):
     assert problem.value.reason in {reason, "not_json"}
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"features": {"a": 1, "x3": NaN}}', "sample: feature 'x3' is NaN; leave it out or send null"),
+        (b'{"features": {"v": [1, -Infinity]}}', "sample: feature 'v' holds -Infinity; leave it out or send null"),
+        (b'{"features": {"x": {"y": 1}}}', "sample: feature 'x' is an object; flatten it or map samples.features"),
+        (b'{"features": {"a": 1, "x": 1e400}}', "sample: feature 'x' is too large a number"),
+        (b'{"features": {"x": [[1]]}}', "sample: feature 'x' is a list of something else than numbers"),
+        (b'{"features": {"x": 1}, "timestamp": []}', "sample: Expected `int | float | str | null`, got `array` - at `$.timestamp`"),
+    ],
+)  # fmt: skip
+def test_the_feature_at_fault_is_named(body, told):
+    with pytest.raises(BadRecord) as problem:
+        sample(body)
+    assert str(problem.value) == told
+    flat = body.replace(b'{"features": {', b'{"id": "a", ').replace(b"}}", b"}")
+    if b"timestamp" not in body and b'"y"' not in body:
+        with pytest.raises(BadRecord) as problem:
+            sample(flat, SampleDecoder("id", None, None))
+        assert str(problem.value) == told
+
+
 def test_paths_map_any_other_json():
     decode = SampleDecoder("who.id", "payload.values", "at")
     s = sample({"who": {"id": "u"}, "payload": {"values": {"x": 1}}, "at": 5}, decode)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from stream_al.cli.demo import _table
 from stream_al.cli.demo_view import ASCII, Lines, Pace, Picture, Scale, bands
 from stream_al.config import Settings
 from stream_al.core.accuracy import Estimate, Interval
@@ -166,6 +167,20 @@ def test_the_summary_is_plain(tmp_path):
     assert "stream-al run" in words
     assert (tmp_path / "out" / "report.html").exists()
     assert not (tmp_path / ".stream-al").exists(), "the demo leaves nothing behind"
+
+
+def test_the_table_loses_nothing_on_a_narrow_terminal():
+    console = Console(width=45, file=io.StringIO())
+    console.print(_table(finished()))
+    said = console.file.getvalue()
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= 45
+
+
+def test_caps_are_told_as_what_spreads_the_requests():
+    settings = Settings().model_copy(update={"budget": Settings().budget.model_copy(update={"per_hour": 20})})
+    said = " ".join(finished(settings=settings).sentences())
+    assert "one in 3 min on average; the stream takes 6.0 s of its own time, at 100 samples a second." in said
 
 
 def test_sentences_of_a_run():

@@ -43,6 +43,7 @@ LAYERS = (
         "logs",
         "scan",
         "status*",
+        "wording",
     ),
     ("cli", "__main__"),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stream_al.cli.options import ConfigFile, Json, Overrides, attach, examples, log_file, settings_of
-from stream_al.cli.outcome import CONFIGURATION, FAILURE, OK, spec_problem
+from stream_al.cli.outcome import CONFIGURATION, FAILURE, NEWER, OK, styled
 from stream_al.cli.printing import print_json, print_line
 
 if TYPE_CHECKING:
@@ -93,8 +92,8 @@ def _tell(lines: Sequence[Line], *, as_json: bool) -> None:
         print_json(lines)
         return
     for line in lines:
-        typer.secho(f"{SIGNS[line.level]} ", fg=COLOURS[line.level], nl=False)
         first, *rest = f"{line.what}: {line.message}\n{line.todo}".splitlines()
+        typer.echo(f"{styled(SIGNS[line.level], fg=COLOURS[line.level])} ", nl=False)
         print_line(first)
         for text in rest:
             print_line(f"    {text}")
@@ -107,6 +106,7 @@ def _model(settings: Settings) -> Iterator[Line]:
     """Build the model and let it learn made-up samples of each type of feature, each by a fresh one."""
     from stream_al.core.model import Model
     from stream_al.core.model_spec import LAST, ModelSpecError
+    from stream_al.service.learning import spec_problem
 
     spec, seed, classes = settings.model.spec, settings.seed, settings.model.classes
     task = settings.model.task
@@ -114,12 +114,8 @@ def _model(settings: Settings) -> Iterator[Line]:
     try:
         Model(spec, classes=classes, seed=seed, task=task)
     except ModelSpecError as error:
-        yield Line(
-            "error",
-            "model",
-            f"{where} {spec_problem(error)}",
-            "correct model.spec; river's documentation lists its classes",
-        )
+        todo = "correct model.spec; river's documentation lists its classes"
+        yield Line("error", "model", spec_problem(settings, error), todo)
         return
     labels = _made_up_labels(settings)
     wrong = {
@@ -188,11 +184,17 @@ def _named(spec: Any) -> str:
 
 
 def _broker(settings: Settings) -> Iterator[Line]:
+    from stream_al.transport.embedded_file import LogFileError, unusable
     from stream_al.transport.port import TransportError
 
+    where = f"{settings.where('broker.url')} broker.url"
     file = log_file(settings)
+    problem = unusable(file) if file is not None else ""
+    if problem:
+        yield Line("error", "broker", f"{where}: {problem}")
+        return
     if file is not None and not file.exists():
-        yield _no_file(file)
+        yield Line("ok", "broker", f"{file} does not exist yet; run and send create it")
         return
     try:
         with attach(settings) as broker:
@@ -201,17 +203,12 @@ def _broker(settings: Settings) -> Iterator[Line]:
             yield from _topics(broker, settings)
             yield from _samples(broker, settings)
             yield from _ledger(broker, settings)
+    except LogFileError as error:
+        yield Line("error", "broker", f"{where}: {error}")
     except TransportError as error:
         yield Line(
             "away", "broker", f"{settings.broker.url}: {error}", "see broker.url and whether the broker is up"
         )
-
-
-def _no_file(file: Path) -> Line:
-    parent = next(folder for folder in [*file.absolute().parents] if folder.exists())
-    if os.access(parent, os.W_OK):
-        return Line("ok", "broker", f"{file} does not exist yet; run and send create it")
-    return Line("away", "broker", f"{file} cannot be created in {parent}", "let this user write there")
 
 
 def _topics(broker: Broker, settings: Settings) -> Iterator[Line]:
@@ -316,6 +313,7 @@ def _ledger(broker: Broker, settings: Settings) -> Iterator[Line]:
     from stream_al.codec import decode_ledger
     from stream_al.config import ConfigError
     from stream_al.core.messages import Genesis
+    from stream_al.core.strategies import NAMES
     from stream_al.scan import begins, ends, read
     from stream_al.service.learning import compare
 
@@ -331,6 +329,8 @@ def _ledger(broker: Broker, settings: Settings) -> Iterator[Line]:
         yield Line(
             "error", "ledger", f"{topic} does not begin with its first record (it begins at {start})", todo
         )
+    elif first.strategy not in NAMES:
+        yield Line("error", "ledger", f"its strategy {first.strategy!r} is not known to this version", NEWER)
     else:
         try:
             compare(first, settings)

@@ -62,6 +62,13 @@ DEMO_EXAMPLES = examples(
     "stream-al demo --samples 5000 --seed 2 --no-compare --json",
 )
 
+
+def _share(value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1:
+        raise typer.BadParameter(f"{value:g} is no share of the samples; write for example 0.05")
+    return value
+
+
 Publish = Callable[["Simulation"], None]
 
 
@@ -77,7 +84,9 @@ def demo(
     budget: Annotated[
         float | None,
         typer.Option(
-            "--budget", help="Share of the samples that may be asked for; without it budget.fraction."
+            "--budget",
+            callback=_share,
+            help="Share of the samples that may be asked for; without it budget.fraction.",
         ),
     ] = None,
     delay: Annotated[
@@ -86,7 +95,10 @@ def demo(
     seed: Annotated[
         int | None,
         typer.Option(
-            "--seed", min=0, help="Decides the order of the stream and every coin; without it seed."
+            "--seed",
+            min=0,
+            max=2**32 - 1,
+            help="Decides the order of the stream and every coin; without it seed.",
         ),
     ] = None,
     strategy: Annotated[
@@ -310,9 +322,9 @@ def _table(run: DemoRun) -> Table:
     from stream_al.web.demo_run import asking, between, percent
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
     for name in ("labels", "rate", "honest", "95 % interval", "true", "labelled only"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for one in (run, *([run.comparison] if run.comparison else [])):
         last, estimate = one.last, one.last.estimate
         table.add_row(

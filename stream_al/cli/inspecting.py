@@ -41,6 +41,9 @@ class Case:
     closing_offset: int | None = None
     bucket: Bucket | None = None
     prediction: Any = None
+    dead: str = ""  # why it could not be read
+    before_start: bool = False
+    read: bool = False  # by a scorer
 
     @property
     def coin_agrees(self) -> bool | None:
@@ -110,6 +113,7 @@ class _Inspector:
         self._scan(t.dead_letters, self._dead_letter)
         self._scan(t.ledger, self._bucket, said=False)
         self._coins()
+        self._positions()
         return self.search
 
     def _scan(
@@ -226,9 +230,18 @@ class _Inspector:
             for c in self.search.cases.values()
         }
         value = json_or_text(record.value)
-        named = isinstance(value, dict) and self.search.wanted in (value.get("id"), value.get("request_id"))
-        if place in here or named:
+        if place in here or self._is_named(value):
             self.search.dead_letters.append({**error, "value": value})
+        for (p, offset), case in self.search.cases.items():
+            if place == (case.source.topic, str(p), str(offset)):
+                case.dead = error.get("reason", "")
+
+    def _is_named(self, value: Any) -> bool:
+        """Tell whether a dead letter's value names what is wanted; one that is no JSON may hold it as text."""
+        if not isinstance(value, dict):
+            return isinstance(value, str) and f'"{self.hint.decode()}"' in value
+        names = [value.get("id"), value.get("request_id"), _at(value, self.settings.samples.id)]
+        return self.search.wanted in [str(name) for name in names if isinstance(name, str | int)]
 
     def _bucket(self, record: Record) -> None:
         from stream_al.codec import decode_ledger
@@ -242,12 +255,24 @@ class _Inspector:
                 start, end = entry.ranges.get(p, (0, 0))
                 case.bucket = entry if start <= offset < end else case.bucket
 
+    def _positions(self) -> None:
+        """Tell what a scorer has read: it takes a while until that is in a bucket."""
+        from stream_al.transport.port import TopicPartition
+
+        partitions = {case.source.partition for case in self.search.cases.values()}
+        tps = [TopicPartition(self.settings.topics.samples, p) for p in sorted(partitions)]
+        for tp, position in self.broker.positions(f"{self.settings.group}-scorer", tps).items():
+            for case in self.search.cases.values():
+                if position is not None and case.source.partition == tp.partition:
+                    case.read = case.source.offset < position.offset
+
     def _coins(self) -> None:
         from stream_al.core.coin import coin
 
         for case in self.search.cases.values():
             if self.genesis is not None:
                 s = case.source
+                case.before_start = s.offset < self.genesis.start.get(s.partition, 0)
                 case.coin = coin(self.genesis.seed, s.topic, s.partition, s.offset)
 
 
@@ -270,16 +295,26 @@ def _state(case: Case) -> str:
     from stream_al.core.messages import Expired, Skipped
 
     if case.closing is None:
-        return (
-            "open"
-            if case.request is not None
-            else "not requested"
-            if case.bucket is not None
-            else "undecided"
-        )
+        return _state_without_label(case)
     if isinstance(case.closing, Expired):
         return case.closing.reason
     return "skipped" if isinstance(case.closing, Skipped) else "learned" if case.closing.learn else "credited"
+
+
+def _state_without_label(case: Case) -> str:
+    if case.request is not None:
+        return "open"
+    if case.dead:
+        return f"dead letter: {case.dead}"
+    if case.before_start:
+        return "skipped: it came before the service first started, see samples.start"
+    return "not requested" if case.read or case.bucket is not None else "undecided"
+
+
+def _at(value: Any, path: str) -> Any:
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _print(search: Search) -> None:

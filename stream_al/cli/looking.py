@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream_al.cli.options import ConfigFile, Json, Overrides, attach, examples, settings_of
+from stream_al.cli.outcome import misuse
 from stream_al.cli.printing import print_json
 
 if TYPE_CHECKING:
@@ -48,10 +49,13 @@ def status(as_json: Json = False, config: ConfigFile = None, overrides: Override
 
 def top(
     every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two looks.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
     """Show the status live; Ctrl-C ends it."""
+    if as_json:
+        raise misuse("top is a live picture; for machines there is stream-al status --json")
     from rich.console import Console
     from rich.live import Live
 
@@ -81,7 +85,7 @@ def view(s: Status) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    from stream_al.status import duration
+    from stream_al.wording import duration
 
     parts: list[RenderableType] = [_head(s)]
     for finding in s.silent:
@@ -100,20 +104,23 @@ def _head(s: Status) -> Table:
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in _rows(s):
         table.add_row(Text(name, style="dim"), Text(value))
     return table
 
 
 def _rows(s: Status) -> list[tuple[str, str]]:
-    from stream_al.status import duration
+    from stream_al.status import paced
+    from stream_al.wording import duration, shortened
 
     b, open_ = s.budget, s.pending
-    oldest = f", the oldest for {duration(open_.oldest_s)} ({open_.ids[0]})" if open_.ids else ""
+    oldest = f", the oldest for {duration(open_.oldest_s)} ({shortened(open_.ids[0])})" if open_.ids else ""
     most = f" of at most {b.max_outstanding:,}" if b.max_outstanding is not None else ""
     letters = ", ".join(f"{reason} {n}" for reason, n in sorted(s.dead_letters.reasons.items()))
     errors = ", ".join(f"{error} {n}" for error, n in sorted(s.fold_errors.items()))
-    numbers = s.task == "regression"
+    numbers, pace = s.task == "regression", paced(b, open_.requests)
     classes = (f"by class, latest {s.by_class_window:,}", _by_class(s.by_class)), ("drift", _drift(s))
     return [
         (
@@ -131,6 +138,7 @@ def _rows(s: Status) -> list[tuple[str, str]]:
         ),
         ("requests", f"{b.requests:,}{_speed(s.rates.requests_per_s)}"),
         ("budget", _budget(b)),
+        *((("pace", pace),) if pace else ()),
         ("labels", ", ".join(f"{name} {n:,}" for name, n in s.labels.items())),
         ("open", f"{open_.requests:,}{most}{oldest}"),
         *(() if numbers else classes),
@@ -184,9 +192,9 @@ def _accuracy(s: Status) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("accuracy", no_wrap=True)
+    table.add_column("accuracy", overflow="fold")
     for name in ("doubly robust", "Hájek", "naive", "labels", "samples"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for window, e in s.accuracy.items():
         naive = "-" if e.naive is None else f"{e.naive.value:.1%}"
         table.add_row(
@@ -206,9 +214,9 @@ def _errors(found: Mapping[str, Errors]) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("error", no_wrap=True)
+    table.add_column("error", overflow="fold")
     for name in ("MAE", "RMSE", "naive MAE", "labels", "samples"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for window, e in found.items():
         naive = "-" if e.naive_mae is None else f"{e.naive_mae:.4g}"
         table.add_row(
@@ -240,7 +248,7 @@ def _lags(lags: tuple[Lag, ...]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in ("group", "topic", "behind", "by partition"):
-        table.add_column(name, justify="right" if name == "behind" else "left")
+        table.add_column(name, justify="right" if name == "behind" else "left", overflow="fold")
     for group, topic in dict.fromkeys((lag.group, lag.topic) for lag in lags):
         each = [lag for lag in lags if (lag.group, lag.topic) == (group, topic)]
         behind = sum(lag.records for lag in each)

@@ -86,6 +86,18 @@ def log_file(settings: Settings) -> Path | None:
     return Path(rest) if scheme == "embedded" and rest != ":memory:" else None
 
 
+def no_topic(settings: Settings, topic: str) -> str:
+    """Return what to say of a topic that is not there: which one may have been meant."""
+    from difflib import get_close_matches
+
+    names = settings.topics.model_dump()
+    known = [*(role.replace("_", "-") for role in names), *names.values()]
+    near = get_close_matches(topic, known, n=1)
+    if near:
+        return f"there is no topic {topic}; did you mean {near[0]}?"
+    return f"there is no topic {topic}; those of the settings are {', '.join(names.values())}"
+
+
 def topic_name(settings: Settings, topic: str) -> str:
     """Return the topic that a role (``labels-requested``, ...) has in the settings, or the name itself."""
     role = topic.replace("-", "_")

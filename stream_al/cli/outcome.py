@@ -16,6 +16,10 @@ _FENCED = (
     "another process has taken over this one's place, so this one ends; nothing was lost."
     " If both are meant to run, give them different groups"
 )
+NEWER = (
+    "the ledger was founded with it: run the stream-al that knows it,"
+    " or begin anew with another topics.ledger, topics.labels_requested and group"
+)
 _GONE = (
     "records were deleted before they were read: raise the retention of that topic;"
     " to go on from what is left, start with another group"
@@ -23,7 +27,14 @@ _GONE = (
 
 
 class Verb(TyperCommand):
-    """Shows flags without a type in the help."""
+    """Shows flags without a type in the help, and says what is wrong with a value in plain words."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as wrong:
+            wrong.message = wrong.message.removeprefix("Value error, ")
+            raise
 
     def get_params(self, ctx: Any) -> Any:
         params = super().get_params(ctx)
@@ -42,6 +53,10 @@ class Verbs(TyperGroup):
         except BrokenPipeError:
             quiet()
             raise typer.Exit(OK) from None
+        except SystemExit as end:
+            if isinstance(end.__context__, BrokenPipeError):  # Rich has let standard output go already
+                raise typer.Exit(OK) from None
+            raise
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
@@ -66,13 +81,17 @@ def explained(error: Exception) -> tuple[int, str] | None:
     """Return exit code and message of an error that is no bug, None for one that is."""
     from stream_al.config import ConfigError
     from stream_al.core.model_spec import ModelSpecError
+    from stream_al.core.strategies import UnknownStrategyError
+    from stream_al.transport.embedded_file import LogFileError
     from stream_al.transport.port import Fenced, PositionGone, TopicError, TransportError, Unavailable
 
     text = str(error)
-    if isinstance(error, ConfigError | TopicError):
+    if isinstance(error, ConfigError | TopicError | LogFileError):
         return CONFIGURATION, text
+    if isinstance(error, UnknownStrategyError):
+        return CONFIGURATION, f"strategy: {text}\n{NEWER}"
     if isinstance(error, ModelSpecError):
-        return CONFIGURATION, spec_problem(error)
+        return CONFIGURATION, "model.spec" + text.removeprefix("model")
     if isinstance(error, Fenced):
         return FAILURE, f"{text}\n{_FENCED}"
     if isinstance(error, PositionGone):
@@ -84,16 +103,15 @@ def explained(error: Exception) -> tuple[int, str] | None:
     return (FAILURE, text) if isinstance(error, TransportError | OSError) else None
 
 
-def spec_problem(error: Exception) -> str:
-    """Return what is wrong with a model, with the path that it has in the settings."""
-    return "model.spec" + str(error).removeprefix("model")
-
-
 def complain(text: str) -> None:
     """Write an error, which may have several lines, to standard error."""
     for line in text.splitlines():
-        typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        typer.echo(line, err=True)
+        typer.echo(f"{styled('error:', fg='red', bold=True)} {line}", err=True)
+
+
+def styled(text: str, **style: Any) -> str:
+    """Return text in colour, unless NO_COLOR asks for none; typer drops colours where there is no terminal."""
+    return text if os.environ.get("NO_COLOR") else typer.style(text, **style)
 
 
 def misuse(text: str) -> typer.Exit:

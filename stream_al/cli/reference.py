@@ -53,7 +53,9 @@ def _text(command: Any) -> str:
 
 def _section(name: str, command: Any) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name == "option" and "--help" not in p.opts]
+    options = [
+        p for p in command.params if p.param_type_name == "option" and "--help" not in p.opts and not p.hidden
+    ]
     usage = " ".join(["stream-al", name, *(_place(p) for p in arguments), "[OPTIONS]"])
     parts = [f"## {name}\n", f"```console\n$ {usage}\n```\n", _text(command)]
     if arguments:

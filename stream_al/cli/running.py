@@ -33,8 +33,8 @@ def run(
 ) -> None:
     """Run the service until it is told to stop.
 
-    Any number of scorers share the samples; of several learners one works and the others stand by. Metrics,
-    health and the label page are on http.port. The log goes to standard error. SIGTERM and Ctrl-C end the
+    Any number of scorers share the samples; of several learners one works and the others stand by. Metrics
+    and health are on http.port. The log goes to standard error. SIGTERM and Ctrl-C end the
     process cleanly, after a last commit; a process that is killed loses nothing either.
     """
     settings = settings_of(config, overrides, level="settings")

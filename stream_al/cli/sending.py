@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
-from stream_al.cli.options import ConfigFile, Json, Overrides, examples, settings_of, topic_name
+from stream_al.cli.options import ConfigFile, Json, Overrides, examples, no_topic, settings_of, topic_name
 from stream_al.cli.outcome import misuse
 from stream_al.cli.printing import print_json, print_line
 
@@ -71,6 +71,7 @@ def send(
     the service would.
     """
     from stream_al.service.loop import open_broker
+    from stream_al.transport.port import TransportError
 
     settings = settings_of(config, overrides)
     name = topic_name(settings, topic)
@@ -79,6 +80,8 @@ def send(
             f"{name} is written by stream-al alone, a wrong record there can ruin it; --force does it anyway"
         )
     with _opened(file) as (stream, size), open_broker(settings) as broker, _progress(size) as tell:
+        if not broker.partitions(name):
+            raise TransportError(no_topic(settings, topic))
         sent = _send(broker, name, stream, rate, tell)
     if as_json:
         print_json(sent)

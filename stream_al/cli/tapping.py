@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stream_al.cli.options import ConfigFile, Json, Overrides, attach, examples, settings_of, topic_name
+from stream_al.cli.options import (
+    ConfigFile,
+    Json,
+    Overrides,
+    attach,
+    examples,
+    no_topic,
+    settings_of,
+    topic_name,
+)
 from stream_al.cli.outcome import misuse
 from stream_al.cli.printing import json_or_text, one_line, print_json, print_line, text_of
 
@@ -17,6 +26,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 500
 LOOK_S = 0.2
+LONGEST = 2_000  # characters of a value at a terminal
 
 TAP_EXAMPLES = examples(
     "stream-al tap labels-requested",
@@ -53,16 +63,21 @@ def tap(
 ) -> None:
     """Print the records of a topic, by default new ones as they come; Ctrl-C ends it.
 
-    Only committed records are shown, and nothing is committed: taps disturb nobody. With --json each line
-    is an object with topic, partition, offset, timestamp, key, headers and value; a value that is no JSON
-    is text.
+    Only committed records are shown, and nothing is committed: taps disturb nobody. A terminal shows place,
+    time, key and value; a pipe or a file gets the values alone, one a line, as send takes them. With --json
+    each line is an object with topic, partition, offset, timestamp, key, headers and value; a value that is no
+    JSON is text.
     """
     if not re.fullmatch(r"beginning|end|-?\d+", start):
         raise misuse(f"--from {start}: write beginning, end, an offset, or -20 for the latest twenty")
+    from stream_al.transport.port import TransportError
+
     settings = settings_of(config, overrides)
-    show = _json if as_json else (lambda record: _line(record, headers=headers))
+    show = _json if as_json else _shown(headers=headers) if headers or _terminal() else _value
     with attach(settings) as broker:
         name = topic_name(settings, topic)
+        if not broker.partitions(name):
+            raise TransportError(no_topic(settings, topic))
         try:
             for record in _records(broker, name, start, partition, limit=limit, follow=follow):
                 show(record)
@@ -95,11 +110,9 @@ def _places(
     broker: Broker, topic: str, start: str, partition: int | None
 ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
     """Return where to begin and where the partitions end now."""
-    from stream_al.transport.port import TopicPartition, TransportError
+    from stream_al.transport.port import TopicPartition
 
     count = broker.partitions(topic)
-    if not count:
-        raise TransportError(f"there is no topic {topic}")
     if partition is not None and partition >= count:
         raise misuse(f"--partition {partition}: {topic} has {count} partitions, the last one is {count - 1}")
     chosen = range(count) if partition is None else (partition,)
@@ -148,23 +161,53 @@ def _time(record: Record) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _value(record: Record) -> None:
+    """Print a value as ``send`` takes it; one without a value cannot be sent."""
+    import msgspec
+
+    if record.value is None:
+        return
+    try:
+        msgspec.json.decode(record.value)  # formatting alone checks less
+        print_line(msgspec.json.format(record.value, indent=-1).decode())
+    except (ValueError, RecursionError):
+        print_line(one_line(text_of(record.value) or ""))
+
+
+def _shown(*, headers: bool) -> Callable[[Record], None]:
+    return lambda record: _line(record, headers=headers)
+
+
 def _line(record: Record, *, headers: bool) -> None:
+    from stream_al.wording import shortened
+
     place = typer.style(f"{record.topic}-{record.partition}@{record.offset}", fg="cyan")
     time = typer.style(_time(record), dim=True)
-    key = "" if record.key is None else typer.style(one_line(text_of(record.key) or ""), bold=True) + " "
+    key = (
+        ""
+        if record.key is None
+        else typer.style(shortened(one_line(text_of(record.key) or "")), bold=True) + " "
+    )
     value = (
-        typer.style("(no value)", dim=True) if record.value is None else one_line(text_of(record.value) or "")
+        typer.style("(no value)", dim=True)
+        if record.value is None
+        else shortened(one_line(text_of(record.value) or ""), LONGEST)
     )
     named = [f"{name}={one_line(text_of(content) or '')}" for name, content in record.headers]
     shown = typer.style(" ".join(named), dim=True) + " " if headers and named else ""
     print_line(_plain(f"{place} {time} {key}{shown}{value}"))
 
 
+def _terminal() -> bool:
+    import sys
+
+    return sys.stdout.isatty()
+
+
 def _plain(text: str) -> str:
     """Drop colours where nobody sees them."""
     import os
-    import sys
 
-    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+    if _terminal() and not os.environ.get("NO_COLOR"):
         return text
     return re.sub(r"\x1b\[[0-9;]*m", "", text)

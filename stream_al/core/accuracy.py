@@ -46,6 +46,7 @@ MOST_UNPLACED = 100_000
 MATURE_SHARE, MATURE_REQUESTS = 0.5, 10
 FADING = 0.9995
 JUMP = 2.0  # of the mean p, between strata
+TELLING = 50  # samples whose mean p is compared at once
 MOST_STRATA = 32
 UNSHRUNK = 100.0  # labels' worth of the belief that the modelled variance is right
 LOSS_INFLATION = 3.0
@@ -103,6 +104,7 @@ class Accuracy:
         self.unplaced: dict[int, list[tuple[int, _Credit]]] = {}
         self._keys: set[str] = set()
         self._turning = True
+        self._latest = Sums()  # small buckets since the last comparison
 
     # --- folding ---------------------------------------------------------------------------------------------
 
@@ -145,7 +147,11 @@ class Accuracy:
     def _stratum(self, sums: Sums) -> int:
         """Return the stratum of the next bucket."""
         latest = max(self.strata, default=-1)
-        if not self._turning and _alike(self.strata[latest].sums, sums):
+        self._latest.add(sums)
+        if not self._turning and self._latest.samples < TELLING:
+            return latest
+        compared, self._latest = self._latest, Sums()
+        if not self._turning and _alike(self.strata[latest].sums, compared):
             return latest
         self.strata[latest + 1] = Slot({}, Sums())
         if self._turning:

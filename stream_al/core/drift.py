@@ -13,7 +13,7 @@ for the usual level while it is being found. The first 90 labels only teach x̄:
 *Confidence.* The mean confidence of all samples of each bucket, labelled or not, goes to ADWIN (Bifet & Gavaldà,
 2007; delta .0002), which warns where it finds a fall; a rise is a model that learns. ADWIN is made for single values
 in [0, 1]: one mean of 50 samples is as telling as 50 of them when it is given as 50 times itself, and of larger
-buckets as many such values as they have fifties, at most 20.
+buckets as many such values as they have fifties, at most 20; smaller ones are taken together.
 
 An alarm is ``residual`` where the CUSUM alarms by itself, ``confidence`` where both warned within 1,500 samples.
 After it, the CUSUM begins anew and is blind for 30 labels.
@@ -75,6 +75,7 @@ class Drift:
     _blind: int = YOUNG_LABELS
     _warned: dict[Signal, int] = field(default_factory=dict)
     _adwin: Any = field(default_factory=_adwin)
+    _small: tuple[int, float] = (0, 0.0)  # samples with an answer, and their confidences, of small buckets
 
     @property
     def last_alarm_offset(self) -> int | None:
@@ -100,11 +101,13 @@ class Drift:
     def bucket(self, offset: int, sums: Sums) -> bool:
         """Take in all samples of a bucket; say whether it is an alarm."""
         self.samples += sums.samples
-        answered = sum(sums.predicted.values())
-        if not answered:
+        answered, total = self._small
+        answered, total = answered + sum(sums.predicted.values()), total + sums.sum_confidence
+        if answered < UNIT:
+            self._small = (answered, total)
             return False
-        confidence = sums.sum_confidence / answered
-        for _ in range(min(max(round(answered / UNIT), 1), MOST_UNITS)):
+        self._small, confidence = (0, 0.0), total / answered
+        for _ in range(min(round(answered / UNIT), MOST_UNITS)):
             before = self._adwin.estimation
             self._adwin.update(UNIT * confidence)
             if self._adwin.drift_detected and self._adwin.estimation < before:

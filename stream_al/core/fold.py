@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ from stream_al.core.strategies.base import QueryStrategy
 from stream_al.core.strategies.novelty import with_novelty
 from stream_al.core.strategies.table import create
 
-FOLD_VERSION = 4
+FOLD_VERSION = 5
 DAY_MS = 86_400_000
 KEEP_CLOSED_MS = 16 * DAY_MS  # twice the default life of a request; older ones are no longer asked about
 WARM_LABELS, WARM_LABELS_PER_CLASS = 30, 5
@@ -52,6 +52,13 @@ OBSERVED_AT_ONCE = 1_000
 OBSERVE_EVERY_S = 10.0
 RECENT_BUCKETS = 20
 MOST_SHOWN = 20
+
+
+class Closed(NamedTuple):
+    """A closed request: its sample's id, and when."""
+
+    id: str
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +102,9 @@ class Fold:
         self.drift = Drift()
         self.warmed = False
         self.class_counts: Counter[str] = Counter()
-        self.closed: dict[str, int] = {}
+        self.closed: dict[str, Closed] = {}
         self.labels: dict[str, tuple[Value, int, str]] = {}
+        self.unlabelled: dict[str, int] = {}  # ids of skipped and expired requests, and when
         self.answers: dict[str, str] = {}
         self.ends: dict[int, int] = {}
         self.buckets = 0
@@ -159,7 +167,7 @@ class Fold:
         if record.request_id in self.closed:
             self.errors["closed_twice"] += 1
             return False
-        self.closed[record.request_id] = self.clock_ms
+        self.closed[record.request_id] = Closed(record.id, self.clock_ms)
         self.reasons[record.query.reason] += 1
         self._forget()
         return True
@@ -250,6 +258,8 @@ class Fold:
             self._close_unlabelled(record)
 
     def _close_unlabelled(self, record: Skipped | Expired) -> None:
+        self.unlabelled.pop(record.id, None)
+        self.unlabelled[record.id] = self.clock_ms
         self.accuracy.label(record.source.partition, record.source.offset, Terms(unlabelled=1))
 
     def _bucket(self, offset: int, record: Bucket) -> None:
@@ -314,11 +324,11 @@ class Fold:
         self.clock_ms = max(self.clock_ms, milliseconds(at))
 
     def _forget(self) -> None:
-        """Drop what is older than any request can be; both tables are in the order of the ledger."""
+        """Drop what is older than any request can be; the tables are in the order of the ledger."""
         oldest = self.clock_ms - self.keep_closed_ms
         while self.closed:
-            request_id, at = next(iter(self.closed.items()))
-            if at >= oldest:
+            request_id, closed = next(iter(self.closed.items()))
+            if closed.at_ms >= oldest:
                 break
             del self.closed[request_id]
             self.answers.pop(request_id, None)
@@ -327,6 +337,11 @@ class Fold:
             if at >= oldest:
                 break
             del self.labels[name]
+        while self.unlabelled:
+            name, at = next(iter(self.unlabelled.items()))
+            if at >= oldest:
+                break
+            del self.unlabelled[name]
 
     # --- reading ---------------------------------------------------------------------------------------------
 

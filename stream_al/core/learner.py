@@ -11,8 +11,9 @@ fold has read everything the learner wrote, so whatever is in the fold is final 
                    └───▶ nobody answered ─────────▶ expired, once answers were read past ``expires_at``
 
     answer ──▶ names an open request ──▶ closes it; the first is learned, others of the same id are credited
-          ├──▶ names none ──▶ waits a minute ──▶ rejected: unknown_request
+          ├──▶ names none ──▶ waits a minute ──▶ rejected: unknown_request, or what is known of its id
           ├──▶ names a closed one ──▶ rejected: closed_request
+          ├──▶ names one of another id ──▶ rejected: id_mismatch
           └──▶ was taken before (its position is in the ledger) ──▶ ignored
 
 Positions: those of ``reports`` move with a bucket only; that of an answers partition never passes its oldest
@@ -50,9 +51,9 @@ from stream_al.core.messages import (
 )
 
 BUCKET_SAMPLES = 50
+QUIET_MS = 60_000  # a bucket that is not full after so long closes as it is
 MOST_WAITING = 100  # a partition; their offsets must fit into the state beside the position
 MOST_OBSERVES_KEPT = 2_000
-DAY_MS = 86_400_000
 
 Rejection = Literal["unknown_request", "closed_request", "id_mismatch"]
 
@@ -67,6 +68,10 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.topic}-{self.partition}-{self.offset}"
+
+    @property
+    def parts(self) -> tuple[str, int, int]:
+        return self.topic, self.partition, self.offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,19 @@ class Step:
 class _Waiting:
     answer: Answer
     since_ms: int
+
+
+def answers_read(state: str) -> int:
+    """Return up to where answers were read by the state beside their position; 0: that says it alone."""
+    return _answers_state(state)[0]
+
+
+def _answers_state(state: str) -> tuple[int, frozenset[int]]:
+    try:
+        read, *steps = json.loads(state)
+        return int(read), frozenset(accumulate(int(o) for o in steps))
+    except (ValueError, TypeError, OverflowError):
+        return 0, frozenset()
 
 
 class Learner:
@@ -175,11 +193,9 @@ class Learner:
 
     def resume_answers(self, topic: str, partition: int, state: str) -> None:
         """Restore which answers after the committed position were already taken."""
-        try:
-            read, *steps = json.loads(state)
-            self.done[topic, partition] = (int(read), frozenset(accumulate(int(o) for o in steps)))
-        except (ValueError, TypeError, OverflowError):
-            return
+        read, waiting = _answers_state(state)
+        if read:
+            self.done[topic, partition] = (read, waiting)
 
     def was_taken(self, place: Place) -> bool:
         """Whether an answer was taken before the last start; the position stands before it because another waits."""
@@ -288,7 +304,7 @@ class Learner:
             return
         held = [p for p in self.waiting if (p.topic, p.partition) == (place.topic, place.partition)]
         if len(held) >= MOST_WAITING:
-            self._reject(held[0], "unknown_request", step)
+            self._reject(held[0], self._unmatched(self.waiting[held[0]].answer), step)
         self.waiting[place] = _Waiting(answer, min(written_ms, self.clock_ms))
 
     def _settle_answer(self, place: Place, answer: Answer, step: Step) -> bool:
@@ -313,11 +329,19 @@ class Learner:
             else:
                 self._close(open_request, answer, where, step, learn=True)
             return True
-        if answer.request_id in self.fold.closed:
-            if self.fold.answers.get(answer.request_id) != where:
-                self._reject(place, "closed_request", step)
-            return True
-        return False
+        closed = self.fold.closed.get(answer.request_id)
+        if closed is None:
+            return False
+        if self.fold.answers.get(answer.request_id) != where:
+            self._reject(place, "closed_request" if closed.id == answer.id else "id_mismatch", step)
+        return True
+
+    def _unmatched(self, answer: Answer) -> Rejection:
+        """Say why an answer names no open request, as far as its id is known."""
+        known = any(answer.id in ids for ids in (self.by_id, self.fold.labels, self.fold.unlabelled))
+        if not known:
+            return "unknown_request"
+        return "closed_request" if answer.request_id is None else "id_mismatch"
 
     def _close(
         self,
@@ -357,7 +381,7 @@ class Learner:
             if self._settle_answer(place, held.answer, step):
                 self.waiting.pop(place, None)
             elif held.since_ms + self.wait_unknown_ms <= min(self.clock_ms, read_requests_ms):
-                self._reject(place, "unknown_request", step)
+                self._reject(place, self._unmatched(held.answer), step)
 
     def answer_position(self, topic: str, partition: int, read: int) -> tuple[int, str]:
         """Return the position to commit for an answers partition read up to ``read``, and its state."""
@@ -405,7 +429,7 @@ class Learner:
         first = self.fold.buckets == 0
         opened_ms = min(self.opened_ms, milliseconds(self.first_at))  # a scorer's clock may be ahead
         due = first or self.clock_ms - opened_ms >= self.bucket_ms
-        old = self.clock_ms - opened_ms >= DAY_MS  # reports are not kept for ever
+        old = self.clock_ms - self.opened_ms >= QUIET_MS
         full = self.sums.samples + self.sums.invalid >= BUCKET_SAMPLES or old
         if not (flush or (full and due)):
             return

@@ -28,6 +28,10 @@ def no_tick() -> None:
     """Do nothing: what a follower calls during a replay that nobody watches."""
 
 
+def unnoticed(_reason: str, _topic: str, _partition: int, _offset: int) -> None:
+    """Do nothing about a record that the fold could not learn: it is counted there."""
+
+
 class Follower(Closeable):
     """One replica of the ledger's state.
 
@@ -40,7 +44,8 @@ class Follower(Closeable):
     keep_closed_ms
         How long closed requests are remembered: longer than any request can live.
 
-    ``tick``, if set, is called again and again during a long replay, so that a health check sees life.
+    ``tick``, if set, is called again and again during a long replay, so that a health check sees life;
+    ``unlearned`` with the reason and place of each record that the fold could not learn.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Follower(Closeable):
         self.broker = broker
         self.keep_closed_ms = keep_closed_ms
         self.tick: Callable[[], None] = no_tick
+        self.unlearned: Callable[[str, str, int, int], None] = unnoticed
         self.tp = TopicPartition(topic, 0)
         self.snapshots = snapshots
         self.learn_s = Observations(LEARN_BOUNDS_S)
@@ -95,7 +101,10 @@ class Follower(Closeable):
     def _apply(self, record: Record) -> None:
         decoded = decode_ledger(record)
         started = time.perf_counter()
+        before = self.fold.errors.copy()
         self.fold.apply(record.offset, decoded)
+        for reason in self.fold.errors - before:
+            self.unlearned(reason, record.topic, record.partition, record.offset)
         if isinstance(decoded, Learned) and decoded.learn:
             self.learn_s.add(time.perf_counter() - started)
 

@@ -12,6 +12,7 @@ Taking over, in this order - it is the same at every start:
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -36,9 +37,10 @@ from stream_al.core.messages import (
     timestamp,
 )
 from stream_al.core.model import Model
-from stream_al.core.model_spec import digest
+from stream_al.core.model_spec import ModelSpecError, digest
 from stream_al.service.figures import WAIT_BOUNDS_S, Observations
 from stream_al.service.follower import Follower
+from stream_al.service.trouble import Trouble
 from stream_al.transport.port import (
     Broker,
     Closeable,
@@ -128,6 +130,7 @@ class LearnerTask(Closeable):
         self.rejections: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
         self.wait_s = Observations(WAIT_BOUNDS_S)
+        self.unusable = Trouble(log, "a record could not be used; it is in the dead letters")
 
     @property
     def owner(self) -> bool:
@@ -225,6 +228,7 @@ class LearnerTask(Closeable):
                     # positions of reports move with a bucket only; their letters go with them, or they come twice
                     (self.late_letters if tp.topic == self.inputs["reports"] else letters).append(letter)
                     self.dead_letters[problem.reason] += 1
+                    self.unusable.note(problem.reason, *place.parts)
         return Turn(now, requests, reports, answers, read_through), letters
 
     # --- committing ------------------------------------------------------------------------------------------
@@ -236,6 +240,7 @@ class LearnerTask(Closeable):
             outputs.append(Output(self.inputs["requests"], None, key=name.encode(), headers=header))
         for place, reason in step.rejected:
             self.rejections[reason] += 1
+            self.unusable.note(reason, *place.parts)
             problem = BadRecord(reason, _REJECTED[reason])
             outputs.append(
                 dead_letter(self.settings.topics.dead_letters, self.answers[place], problem, "learner")
@@ -442,7 +447,7 @@ class _Both(Reader):
 _REJECTED = {
     "unknown_request": "the label names no request; is it the sample's id, or an id of your own?",
     "closed_request": "the request is already closed",
-    "id_mismatch": "id and request_id name different samples",
+    "id_mismatch": "id and request_id do not belong together; send back both as they came, or the id alone",
 }
 
 
@@ -460,12 +465,21 @@ def wanted_budget(settings: Settings) -> Budget:
 
 
 def found(broker: Broker, settings: Settings, now_ms: int) -> Genesis:
-    """Return the first record of a new ledger; the model is built once, so that its errors show at start."""
+    """Return the first record of a new ledger; the model is built once, so that its errors show at start.
+
+    Raises
+    ------
+    ConfigError
+        The model cannot be built.
+    """
     topic = settings.topics.samples
     start = broker.ends(topic) if settings.samples.start == "latest" else broker.begins(topic)
     classes = None if settings.model.classes is None else list(settings.model.classes)
     spec = _as_json(settings.model.spec)
-    Model(spec, classes=classes, seed=settings.seed, task=settings.model.task)
+    try:
+        Model(spec, classes=classes, seed=settings.seed, task=settings.model.task)
+    except ModelSpecError as error:
+        raise ConfigError(spec_problem(settings, error)) from error
     return Genesis(
         ledger_id=secrets.token_hex(8),
         topic=topic,
@@ -478,6 +492,13 @@ def found(broker: Broker, settings: Settings, now_ms: int) -> Genesis:
         created_at=timestamp(now_ms),
         task=settings.model.task,
     )
+
+
+def spec_problem(settings: Settings, error: ModelSpecError) -> str:
+    """Return what is wrong with a model, with where its step was written and the path that it has there."""
+    path = error.path.removeprefix("model")
+    step = re.match(r"\[\d+\]", path)
+    return f"{settings.where('model.spec' + (step[0] if step else ''))} model.spec{path}: {error.message}"
 
 
 def compare(genesis: Genesis, settings: Settings) -> None:

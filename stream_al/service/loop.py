@@ -24,6 +24,7 @@ from stream_al.service.follower import Follower, no_tick
 from stream_al.service.learning import LearnerTask
 from stream_al.service.scoring import ScorerTask
 from stream_al.service.snapshot import Snapshots
+from stream_al.service.trouble import Trouble
 from stream_al.transport import connect
 from stream_al.transport.port import Broker, Closeable, TopicSpec, Unavailable
 
@@ -119,6 +120,7 @@ class Service(Closeable):
     ) -> None:
         self.broker, self.settings, self.clock = broker, settings, clock
         self.follower = follower or open_follower(broker, settings)
+        self.follower.unlearned = Trouble(log, "a record of the ledger could not be learned").note
         writer = f"{settings.group}-scorer-{slot or f'{socket.gethostname()}-{uuid.uuid4().hex[:8]}'}"
         self.scorer: ScorerTask | None = None
         self.learner: LearnerTask | None = None

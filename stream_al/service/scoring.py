@@ -19,6 +19,7 @@ from stream_al.core.scorer import Gathered, Scorer
 from stream_al.service.figures import BATCH_BOUNDS_S, Observations
 from stream_al.service.follower import Follower
 from stream_al.service.learning import compare
+from stream_al.service.trouble import Trouble
 from stream_al.transport.port import (
     Broker,
     Closeable,
@@ -61,6 +62,7 @@ class ScorerTask(Closeable):
         self.reasons: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
         self.batch_s = Observations(BATCH_BOUNDS_S)
+        self.unusable = Trouble(log, "a sample could not be read; it is in the dead letters")
         self.since_ms = 0
         self.commits = 0
         self.slice = 4 * SHORTEST_SLICE
@@ -164,6 +166,7 @@ class ScorerTask(Closeable):
                 samples.append(self.decode(record))
             except BadRecord as problem:
                 bad += 1
+                self.unusable.note(problem.reason, record.topic, record.partition, record.offset)
                 letter = dead_letter(self.settings.topics.dead_letters, record, problem, "scorer")
                 self.dead.setdefault(tp.partition, []).append((problem.reason, letter))
         started = time.perf_counter()

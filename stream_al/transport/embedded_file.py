@@ -28,6 +28,7 @@ may lose the last commits as a whole, never parts of one.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -109,6 +110,9 @@ class LogFile:
         self._timeout_ms = options.transaction_timeout_ms
         self._clock = options.clock
         if options.create_directories and path != ":memory:":
+            problem = unusable(Path(path))
+            if problem:
+                raise LogFileError(problem)
             _make_directory(Path(path).parent)
         with self.errors():
             # sqlite3 would tie the connection to the thread that made it; one thread *at a time* is enough
@@ -224,6 +228,21 @@ class LogFile:
         """Return what changes with every commit, on this or any other connection."""
         with self.errors():
             return self.number("PRAGMA data_version"), self.own_changes
+
+
+def unusable(path: Path) -> str:
+    """Say why there can be no log at ``path``, as far as that shows without making anything; else nothing."""
+    try:
+        if path.is_dir():
+            return f"{path} is a directory: broker.url must name a file on a local disk"
+        nearest = next(folder for folder in path.absolute().parents if folder.exists())
+        if not nearest.is_dir():
+            return f"{nearest} is no directory, so {path} cannot be made: correct broker.url"
+        if not path.exists() and not os.access(nearest, os.W_OK | os.X_OK):
+            return f"{path} cannot be made in {nearest}: let this user write there, or correct broker.url"
+    except OSError as error:
+        return f"{path} cannot be looked for: {error.strerror}: correct broker.url"
+    return ""
 
 
 def _make_directory(path: Path) -> None:

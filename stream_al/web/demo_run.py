@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from stream_al.config import Settings
 from stream_al.core.accuracy import Interval
+from stream_al.status import pace_s
+from stream_al.wording import duration
 
 if TYPE_CHECKING:
     from stream_al.simulate import Progress  # brings River, which takes a second to load
@@ -169,7 +171,21 @@ def _asked(run: DemoRun) -> list[str]:
         words.append("At some point more was asked for than allowed: that is a bug, please report it.")
     elif run.limited:
         words.append("At no point was more asked for than allowed.")
+    words += _paced(run)
     return words if run.complete else [run.stopped(), *words]
+
+
+def _paced(run: DemoRun) -> list[str]:
+    """Say why caps by the hour and the day leave next to nothing to a stream of a minute."""
+    from stream_al.simulate import SAMPLES_PER_S  # noqa: PLC0415  (brings River, which takes a second to load)
+
+    budget = run.settings.budget
+    every_s = pace_s(budget.per_hour, budget.per_day)
+    if every_s is None:
+        return []
+    took = duration(run.last.samples / SAMPLES_PER_S)
+    often = f"The caps spread requests evenly, one in {duration(every_s)} on average"
+    return [f"{often}; the stream takes {took} of its own time, at {SAMPLES_PER_S} samples a second."]
 
 
 def _judged(last: Progress) -> list[str]:

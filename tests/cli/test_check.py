@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from stream_al.transport.port import TopicSpec
+from stream_al.cli.outcome import styled
+from stream_al.transport.port import TopicSpec, Unavailable
 
 from .conftest import SETTINGS, jsons, samples, write_settings
 
@@ -122,8 +123,50 @@ def test_a_topic_that_would_lose_the_model_is_refused(cli, place):
     assert "retention.ms" in found(lines, "error")[0]
 
 
-def test_a_broker_that_is_away_is_no_matter_of_configuration(cli, place):
-    (place / "log.db").mkdir()
+@pytest.mark.parametrize(
+    "url", ["embedded://config.yaml/log.db", "embedded://folder", "embedded://config.yaml"]
+)
+def test_a_log_that_cannot_be_is_refused_by_check_as_by_run(cli, place, url):
+    (place / "folder").mkdir()
+    before = sorted(place.iterdir())
+    code, lines = checked(cli, "--set", f"broker.url={url}")
+    assert code == 78
+    assert found(lines, "error")[0].startswith("broker --set broker.url: ")
+    assert sorted(place.iterdir()) == before
+    end = cli("run", "--set", f"broker.url={url}", "--set", "http.port=null")
+    assert end.exit_code == 78
+    assert found(lines, "error")[0].partition("broker.url: ")[2].strip() in end.stderr
+
+
+def test_a_ledger_with_a_strategy_of_another_version_is_refused(cli, settings, broker):
+    from stream_al.codec import encode
+    from stream_al.service.learning import found as founded
+    from stream_al.transport.port import Output
+
+    genesis = json.loads(encode(founded(broker, settings(), 0))) | {"strategy": "astrology"}
+    broker.append([Output("ledger", json.dumps(genesis).encode())])
+    code, lines = checked(cli)
+    assert code == 78
+    assert "its strategy 'astrology' is not known to this version" in found(lines, "error")[0]
+    for verb in ("run", "status"):
+        end = cli(verb, "--set", "http.port=null")
+        assert end.exit_code == 78
+        assert "strategy: 'astrology' is no query strategy" in end.stderr
+        assert "run the stream-al that knows it" in end.stderr
+
+
+def test_colours_are_left_out_where_nobody_wants_them(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert styled("✗", fg="red") != "✗"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert styled("✗", fg="red") == "✗"
+
+
+def test_a_broker_that_is_away_is_no_matter_of_configuration(cli, broker, monkeypatch):
+    def away(*_):
+        raise Unavailable("nobody answers")
+
+    monkeypatch.setattr("stream_al.transport.connect", away)
     code, lines = checked(cli)
     assert code == 1
     assert found(lines, "away")

@@ -1,6 +1,9 @@
 """How verbs end: exit codes, and what people are told."""
 
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,9 +34,15 @@ def test_a_missing_settings_file_is_told(cli):
 
 
 def test_a_wrong_model_is_told_with_the_name_that_was_meant(cli):
-    end = cli("run", "--set", "model.spec=[river.linear_model.LogisticRegresion]", "--set", "http.port=null")
+    spec = ["river.preprocessing.StandardScaler", "river.linear_model.LogisticRegresion"]
+    write_settings({**SETTINGS, "model": {"spec": spec}})
+    end = cli("run", "--set", "http.port=null")
     assert end.exit_code == 78
-    assert "model.spec[0]" in end.stderr
+    step = next(
+        n for n, text in enumerate(Path("config.yaml").read_text().splitlines(), 1) if "Regres" in text
+    )
+    assert f"error: config.yaml:{step} model.spec[1].river.linear_model.LogisticRegresion: " in end.stderr
+    assert f"✗ model: config.yaml:{step} model.spec[1].river" in cli("check", "--no-broker").stdout
     assert "did you mean river.linear_model.LogisticRegression?" in end.stderr
 
 
@@ -77,6 +86,30 @@ def test_a_bug_is_called_one_and_shown(cli, monkeypatch):
     assert end.exit_code == 1
     assert "unexpected ZeroDivisionError" in end.stderr
     assert "Traceback" in end.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--role", "boss"], "'--role': 'boss' is not one of 'scorer', 'learner', 'all'."),
+        (["demo", "--dataset", "x"], "'--dataset': 'x' is not one of 'phishing'"),
+        (["demo", "--budget", "2"], "'--budget': 2 is no share of the samples; write for example 0.05"),
+        (["demo", "--budget", "0"], "'--budget': 0 is no share"),
+        (["top", "--json"], "there is stream-al status --json"),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words(cli, arguments, words):
+    end = cli(*arguments)
+    assert end.exit_code == 2
+    assert words in " ".join(end.stderr.replace("│", "").split())
+
+
+def test_a_demo_whose_reader_goes_ends_quietly(place):
+    command = f"{sys.executable} -m stream_al demo --samples 300 --no-compare | head -1"
+    end = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=True
+    )
+    assert "rror" not in end.stderr
 
 
 def test_an_unknown_verb_or_option_is_misuse(cli):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stream_al.cli.printing import json_or_text
 from stream_al.scan import scan
 from stream_al.transport.port import Output
 
@@ -51,8 +52,22 @@ def test_a_role_names_the_topic_of_the_settings(cli, broker):
 
 
 def test_an_unknown_topic_is_told(cli, broker):
-    assert "'nosuch' does not exist" in cli("send", "nosuch", stdin="{}").stderr
-    assert cli("tap", "nosuch").stderr == "error: there is no topic nosuch\n"
+    for verb in ("send", "tap"):
+        end = cli(verb, "nosuch", stdin="{}")
+        assert end.exit_code == 1
+        assert end.stderr.startswith(
+            "error: there is no topic nosuch; those of the settings are samples, labels"
+        )
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("label", "labels"), ("labels-request", "labels-requested"), ("my-sample", "my-samples")],
+)
+def test_a_mistyped_topic_is_told_the_nearest_one(cli, broker, typed, meant):
+    for verb in ("send", "tap"):
+        end = cli(verb, typed, "--set", "topics.samples=my-samples", stdin="{}")
+        assert end.stderr == f"error: there is no topic {typed}; did you mean {meant}?\n"
 
 
 @pytest.mark.parametrize("topic", ["ledger", "reports"])
@@ -95,12 +110,41 @@ def test_where_to_begin_and_when_to_end(cli):
     assert cli("tap", "samples", "--partition", "1").exit_code == 2
 
 
+def test_what_a_pipe_gets_can_be_sent_again(cli, broker):
+    values = [
+        b'{"id": "a",\n "features": {"x": 1.50, "y": "\xc3\xa9\\u0001"}}',
+        b"[1]",
+        b"nothing",
+        b'{"id":"b"}',
+    ]
+    broker.append([Output("samples", value) for value in [*values, None]])
+    tapped = cli("tap", "samples", "--from", "beginning", "--no-follow").stdout
+    assert tapped.splitlines() == [
+        '{"id":"a","features":{"x":1.50,"y":"é\\u0001"}}', "[1]", "nothing", '{"id":"b"}',
+    ]  # fmt: skip
+    assert cli("send", "labels", stdin=tapped).exit_code == 0
+    sent = list(scan(broker, "labels"))
+    assert [json_or_text(r.value) for r in sent] == [json_or_text(value) for value in values]
+    assert [r.key for r in sent] == [b"a", None, None, b"b"]
+
+
+def test_a_terminal_gets_place_and_key_and_no_flood(cli, broker, monkeypatch):
+    monkeypatch.setattr("stream_al.cli.tapping._terminal", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    broker.append([Output("samples", b'"%s"' % (b"v" * 9_000), key=b"k" * 5_000)])
+    (line,) = cli("tap", "samples", "--from", "0", "--no-follow").stdout.splitlines()
+    assert line.startswith("samples-0@0 ")
+    assert f" {'k' * 60}… (5,000 characters) " in line
+    assert line.endswith("… (9,002 characters)")
+    assert len(line) < 2_300
+
+
 def test_headers_are_shown_on_request(cli, broker):
     broker.append([Output("samples", None, key=b"k", headers=(("why", b"\xff!"),))])
-    plain = cli("tap", "samples", "--from", "0", "--no-follow").stdout
-    assert "k (no value)" in plain
-    assert "why" not in plain
-    assert "why=\\xff!" in cli("tap", "samples", "--from", "0", "--no-follow", "--headers").stdout
+    assert cli("tap", "samples", "--from", "0", "--no-follow").stdout == ""
+    assert (
+        "k why=\\xff! (no value)" in cli("tap", "samples", "--from", "0", "--no-follow", "--headers").stdout
+    )
 
 
 def test_following_shows_what_comes_and_ends_cleanly(cli, program):

@@ -11,13 +11,16 @@ from stream_al.status import (
     Lag,
     Pending,
     Spending,
-    duration,
+    pace_s,
+    paced,
     rates,
     returning_finding,
     silent_links,
 )
+from stream_al.transport.port import Position, TopicPartition
+from stream_al.wording import duration
 
-from .conftest import jsons, samples
+from .conftest import jsons, samples, until
 
 FINE = {
     "samples_topic": "samples",
@@ -61,6 +64,15 @@ def test_a_chain_that_works_has_nothing_to_say():
             "learner",
             "nobody reads requests and labels: 3 records wait",
         ),
+        (
+            {
+                "lags": (Lag("g-learner", "labels", 0, 5, 7, 2),),
+                "still": frozenset({("g-learner", "labels")}),
+            },
+            "learner",
+            "2 records wait in labels",
+        ),
+        ({"latest_ids": ["d" * 5_000] * 30}, "samples", f"'{'d' * 60}… (5,000 characters)' 30 times"),
         ({"spending": Spending(uncovered_share=0.8)}, "budget", "no tokens: 80% of the latest samples"),
         (
             {"spending": Spending(uncovered_share=1.0, per_hour=10, requests_last_hour=10)},
@@ -100,6 +112,20 @@ def test_findings_come_in_the_order_of_the_chain():
 def test_unique_or_few_ids_are_not_warned_of():
     assert returning_finding([str(i) for i in range(100)]) is None
     assert returning_finding(["a"] * 10) is None
+
+
+def test_why_little_is_asked_under_caps_is_said():
+    assert paced(Spending(), 5) == ""
+    assert (
+        paced(Spending(every_s=180.0), 0)
+        == "spread evenly, one in 3 min on average; the first may take as long"
+    )
+    full = Spending(requests=20, every_s=180.0, next_in_s=300.0)
+    assert paced(full, 0).endswith("; the next one in 5 min at the earliest")
+    assert paced(Spending(max_outstanding=5), 4) == ""
+    assert paced(Spending(max_outstanding=5), 5).startswith("all 5 requests that may wait are open")
+    assert pace_s(None, None) is None
+    assert pace_s(20, 24) == 3_600
 
 
 def test_rates_are_those_of_the_time_that_the_buckets_span():
@@ -152,6 +178,14 @@ def test_people_get_it_in_lines(cli, simulated):
         assert words in shown
 
 
+def test_nothing_is_cut_off_on_a_narrow_terminal(cli, simulated, monkeypatch):
+    for width in ("60", "45"):
+        monkeypatch.setenv("COLUMNS", width)
+        shown = cli("status").stdout
+        assert "…" not in shown
+        assert max(map(len, shown.splitlines())) <= int(width)
+
+
 @pytest.fixture
 def regressed(settings):
     """A finished run of 600 samples with numbers, on the log of the settings."""
@@ -190,6 +224,39 @@ def test_a_service_that_is_down_is_noticed_by_what_waits(cli, simulated):
     assert [finding["link"] for finding in status["silent"]] == ["scorer"]
     assert "30 records wait in samples" in status["silent"][0]["message"]
     assert "✗ scorer: nobody reads the samples" in cli("status").stdout
+
+
+def test_a_learner_that_is_down_is_noticed_by_labels_alone(cli, simulated):
+    cli("send", "labels", stdin='{"id": "s-1", "label": "pos"}')
+    (status,) = jsons(cli("status", "--json").stdout)
+    assert [finding["link"] for finding in status["silent"]] == ["learner"]
+    assert "1 records wait in labels" in status["silent"][0]["message"]
+
+
+def test_labels_that_were_read_and_wait_for_their_request_are_no_silence(cli, simulated, broker):
+    cli("send", "labels", stdin='{"id": "s-1", "label": "pos"}')
+    labels = TopicPartition("labels", 0)
+    end = broker.ends("labels")[0]
+    with broker.join("stream-al-learner", "ledger", writer="stream-al-learner", fetch=False) as member:
+        member.fence_predecessors()
+        until(lambda: TopicPartition("ledger", 0) in member.poll(0, 0.1).assigned)
+        member.commit([], {labels: Position(end - 1, f"[{end},{end - 1}]")})
+    (status,) = jsons(cli("status", "--json").stdout)
+    assert status["silent"] == []
+
+
+def test_the_pace_of_caps_is_shown_and_ids_are_shortened(cli, settings):
+    from stream_al.simulate import Simulation
+
+    name = "n" * 5_000
+    request = {"meta": {"id": name, "request_id": "0-9", "requested_at": "2026-01-01T00:00:00Z"}}
+    Simulation(settings("state_dir=null", "budget.per_hour=20"), iter(()), path="log.db").close()
+    cli("send", "labels-requested", stdin=json.dumps(request))
+    shown = cli("status").stdout
+    assert "one in 3 min on average" in shown
+    assert "(5,000 characters)" in shown
+    assert "n" * 200 not in shown.replace("\n", "")
+    assert jsons(cli("status", "--json").stdout)[0]["pending"]["ids"] == [name]
 
 
 def test_before_the_first_start_that_is_what_is_said(cli, broker):
@@ -234,6 +301,56 @@ def test_a_sample_that_was_not_asked_for_is_found_too(cli, simulated):
     assert "no decision is recorded" in cli("inspect", name).stdout
     (found,) = jsons(cli("inspect", f"0-{case['source']['offset']}", "--json").stdout)
     assert found["cases"][0]["id"] == name
+
+
+@pytest.fixture
+def fed(cli, settings, broker):
+    """A service in one turn after another: ``fed(*lines)`` lets it read them."""
+    from stream_al.service.loop import Service
+
+    cli("send", "samples", stdin='{"id": "early", "features": {}}')
+    with Service(broker, settings("state_dir=null", "samples.id=who.id")) as service:
+
+        def feed(*lines):
+            cli("send", "samples", stdin="\n".join(lines))
+            for _ in range(4):
+                service.turn(0.15)
+
+        for _ in range(4):
+            service.turn()
+        yield feed
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ('{"who": {"id": "bad"}, "features": {"x": {"y": 1}}}', "bad"),
+        ('{"who": {"id": "bad"}, "features": {"x": NaN}}', "bad"),
+        ('{"who": {"id": 7}, "features": {"x": {"y": 1}}}', "7"),
+        ('{"features": {"x": NaN}}', "samples-0-2"),
+    ],
+)
+def test_of_a_sample_that_could_not_be_read_the_reason_is_told(cli, fed, line, name):
+    fed('{"who": {"id": "good"}, "features": {"x": 1}}', line)
+    shown = cli("inspect", name, "--set", "samples.id=who.id").stdout
+    assert "sample: feature 'x' is " in shown
+    assert "(samples-0@2)" in shown
+    assert "undecided" not in shown
+    shown = cli("inspect", "0-2", "--set", "samples.id=who.id").stdout
+    assert "state      dead letter: " in shown
+    assert "sample: feature 'x' is " in shown
+
+
+def test_a_sample_is_undecided_only_until_a_scorer_has_read_it(cli, fed):
+    fed(*(f'{{"who": {{"id": "s-{i}"}}, "features": {{}}}}' for i in range(9)))
+    cli("send", "samples", stdin='{"who": {"id": "late"}, "features": {}}')
+    states = [jsons(cli("inspect", f"0-{i}", "--json").stdout)[0]["cases"][0]["state"] for i in range(1, 11)]
+    assert set(states[:9]) <= {"not requested", "open"}
+    assert states[9] == "undecided"
+
+
+def test_a_sample_from_before_the_start_was_skipped(cli, fed):
+    assert "state      skipped: it came before the service first started" in cli("inspect", "early").stdout
 
 
 def test_what_is_not_found_is_told_with_where_it_was_looked_for(cli, simulated):

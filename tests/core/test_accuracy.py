@@ -191,17 +191,28 @@ def test_intervals_widen_with_few_labels():
 def test_strata_stay_few_and_sums_exact():
     accuracy = Accuracy()
     for i in range(3000):
-        p = np.full(10, 0.5 if i % 7 else 0.05)
+        p = np.full(60, 0.5 if i % 7 else 0.05)
         if i % 500 == 499:
             accuracy.begin_epoch()
-        accuracy.bucket(bucket(i, 0, 10 * i, p, np.full(10, 0.8)))
-        accuracy.label(0, 10 * i + 5, Terms.of(0.1, 0.8, correct=True))
-    assert len(accuracy.strata) <= MOST_STRATA
-    assert sum(s.sums.samples for s in accuracy.strata.values()) == 30_000 == accuracy.window(None).samples
+        accuracy.bucket(bucket(i, 0, 60 * i, p, np.full(60, 0.8)))
+        accuracy.label(0, 60 * i + 5, Terms.of(0.1, 0.8, correct=True))
+    assert MOST_STRATA - 2 <= len(accuracy.strata) <= MOST_STRATA
+    assert sum(s.sums.samples for s in accuracy.strata.values()) == 180_000 == accuracy.window(None).samples
     assert sum(s.terms.n for s in accuracy.strata.values()) == 3000
     assert len(accuracy.slots) <= MOST_BUCKETS
     since = [s.sums.samples for number, s in accuracy.strata.items() if number >= accuracy.epoch]
-    assert sum(since) == 10 * (3000 - 2999)
+    assert sum(since) == 60 * (3000 - 2999)
+
+
+def test_the_small_buckets_of_a_quiet_stream_begin_no_strata_by_chance():
+    rng, accuracy = np.random.default_rng(1), Accuracy()
+    for i in range(3000):
+        p = rng.choice([0.01, 0.5], 3)
+        accuracy.bucket(bucket(i, 0, 3 * i, p, np.full(3, 0.8)))
+    assert len(accuracy.strata) == 1
+    for i in range(3000, 3100):
+        accuracy.bucket(bucket(i, 0, 3 * i, np.full(3, 0.02), np.full(3, 0.8)))
+    assert len(accuracy.strata) == 2
 
 
 def test_a_label_that_comes_before_its_bucket_waits_for_it():

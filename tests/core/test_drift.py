@@ -42,6 +42,17 @@ def test_without_drift_there_are_few_alarms():
     assert sum(drift.alarms.total() for drift in still) / (50 * 8) <= 0.06
 
 
+@pytest.mark.parametrize("block", [1, 7])
+def test_small_buckets_are_taken_together(block):
+    for seed in range(10):
+        drift = play(
+            seed, right=lambda i: 0.85, confidence=lambda i: 0.85 - 0.3 * (i >= 4000), rate=0.0, block=block
+        )
+        assert 4000 < drift._warned["confidence"] < 4500
+        drift = play(seed, right=lambda i: 0.85, confidence=lambda i: 0.85, rate=0.0, block=block)
+        assert not drift._warned
+
+
 def test_a_fall_of_the_accuracy_is_found():
     runs = [
         play(seed, right=lambda i: 0.85 - 0.3 * (i >= 4000), confidence=lambda i: 0.85) for seed in range(50)

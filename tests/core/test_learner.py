@@ -269,10 +269,17 @@ def test_requests_older_than_the_memory_are_not_opened_again(desk):
     assert not desk.learner.pending
 
 
-def test_a_bucket_closes_within_a_day_however_quiet_the_stream(desk):
+def test_a_bucket_closes_within_a_minute_however_quiet_the_stream(desk):
     desk.turn(reports=[tally(0, 3)])
-    step = desk.turn(later_ms=86_400_001)
-    assert [b.sums.samples for b in desk.of(step, Bucket)] == [3]
+    assert not desk.of(desk.turn(reports=[tally(3, 5)], later_ms=59_000), Bucket)
+    step = desk.turn(later_ms=1_000)
+    assert [b.sums.samples for b in desk.of(step, Bucket)] == [5]
+    assert not desk.of(desk.turn(later_ms=90_000), Bucket), "an empty one does not"
+
+
+def test_a_scorers_clock_that_is_behind_closes_no_bucket_early(desk):
+    desk.turn(reports=[tally(0, 60)])
+    assert not desk.of(desk.turn(reports=[tally(60, 63, at=NOW - 90_000)], later_ms=5_000), Bucket)
 
 
 def test_nobody_answered(desk):
@@ -284,6 +291,30 @@ def test_nobody_answered(desk):
     assert step.withdrawn == [("s-1", "0-1")]
     late = desk.turn(answers=[Answer("s-1", "a", request_id="0-1")])
     assert [r for _, r in late.rejected] == ["closed_request"]
+
+
+def test_an_answer_that_names_no_open_request_is_told_what_is_known_of_its_id(desk):
+    desk.turn([request(n) for n in range(1, 6)])
+    desk.turn(answers=[Answer("s-1", skip=True), Answer("s-2", "a"), Answer("s-3", skip=True)])
+    late = [
+        Answer("s-1", "a"), Answer("s-2", "a", request_id="0-3"), Answer("s-3", "a", request_id="0-3"),
+        Answer("s-4", "a", request_id="9-9"), Answer("s-3", "a", request_id="9-9"), Answer("s-9", "a"),
+        Answer("s-9", "a", request_id="9-9"),
+    ]  # fmt: skip
+    first = desk.turn(answers=late)
+    assert [r for _, r in first.rejected] == ["id_mismatch", "closed_request"]
+    rest = desk.turn(later_ms=6_000)
+    assert [r for _, r in rest.rejected] == [
+        "closed_request", "id_mismatch", "id_mismatch", "unknown_request", "unknown_request",
+    ]  # fmt: skip
+
+
+def test_ids_without_a_label_are_forgotten_in_time(desk):
+    desk.turn([request(1)])
+    desk.turn(answers=[Answer("s-1", skip=True)])
+    desk.turn([request(2)], later_ms=desk.fold.keep_closed_ms + 1)
+    desk.turn(answers=[Answer("s-2", skip=True)])
+    assert list(desk.fold.unlabelled) == ["s-2"]
 
 
 def test_a_withdrawal_closes_one_request_or_all_of_an_id(desk):

@@ -6,7 +6,10 @@ import json
 from collections import Counter
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
+from stream_al.service.trouble import Trouble
 from stream_al.transport.port import Output, TopicPartition
 from tests.lockstep import Lockstep
 
@@ -32,7 +35,7 @@ BAD_LABELS = [
 def run():
     """A stream with bad samples and bad labels in its middle, and an answer given twice."""
     world = Lockstep(sets=["labels.wait_unknown_s=1"])
-    feed, annotate = world.feed, world.annotate
+    feed = world.feed
     rounds = iter(range(1_000))
 
     def feed_badly(n):
@@ -48,7 +51,10 @@ def run():
 
     world.feed = feed_badly
     world.random.random = lambda: 0.5  # nothing bad but this
-    return world.run(rounds=20) if annotate else None
+    with capture_logs() as said:
+        world.run(rounds=20)
+    world.said = [line for line in said if "dead letters" in line["event"]]
+    return world
 
 
 def letters(run):
@@ -75,6 +81,27 @@ def test_every_bad_record_is_a_dead_letter_with_its_reason(run):
     assert sum(n for (stage, _), n in reasons.items() if stage == b"learner") == len(BAD_LABELS)
     assert reasons[b"scorer", b"too_large"] == 1
     assert reasons[b"learner", b"unknown_request"] == 1
+
+
+def test_each_reason_is_warned_of_once_with_its_place_and_without_the_payload(run):
+    assert {(line["log_level"], line["so_far"]) for line in run.said} == {("warning", 1)}
+    places = {line["reason"]: line["at"] for line in run.said}
+    assert len({(line["event"], line["reason"]) for line in run.said}) == len(run.said)
+    assert places["too_large"].startswith("samples-0@")
+    assert places["unknown_request"].startswith("labels-0@")
+    assert "stranger" not in json.dumps(run.said)
+
+
+def test_a_flood_is_counted_and_told_once_a_minute():
+    now = iter([0.0, 1.0, 59.0, 60.0, 61.0])
+    with capture_logs() as said:
+        trouble = Trouble(structlog.get_logger(), "bad", lambda: next(now))
+        for offset in range(4):
+            trouble.note("a", "samples", 0, offset)
+        trouble.note("b", "samples", 0, 9)
+    assert [(line["reason"], line["at"], line["so_far"]) for line in said] == [
+        ("a", "samples-0@0", 1), ("a", "samples-0@3", 4), ("b", "samples-0@9", 1),
+    ]  # fmt: skip
 
 
 def test_dead_letters_keep_bytes_key_and_headers(run):

@@ -14,7 +14,6 @@ from stream_al.core.classification import NOTHING
 from stream_al.core.fold import Fold
 from stream_al.core.labels import is_number
 from stream_al.core.messages import Genesis, LabelRequest
-from stream_al.core.model_spec import ModelSpecError
 from stream_al.metrics import Exposition
 from stream_al.service.figures import Figures
 from stream_al.service.learning import compare, found
@@ -151,5 +150,5 @@ def test_a_ledger_is_not_read_by_a_configuration_of_another_task(finished):
 )  # fmt: skip
 def test_a_model_for_the_other_task_is_refused_at_the_start(finished, sets, said):
     simulation, _ = finished
-    with pytest.raises(ModelSpecError, match=said):
+    with pytest.raises(ConfigError, match=said):
         found(simulation.broker, settings(*sets), 0)

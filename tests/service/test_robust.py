@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from stream_al.codec import BadRecord, decode_report, encode
 from stream_al.config import ConfigError, load
@@ -96,6 +97,16 @@ def turns(service):
 def feed(broker, n):
     lines = [b'{"id": "s-%d", "features": {"x": %d}}' % (i, i % 5) for i in range(n)]
     broker.append([Output("samples", line) for line in lines])
+
+
+def test_a_ledger_record_that_could_not_be_learned_is_warned_of_by_its_place():
+    broker, service = served(VirtualClock())
+    turns(service)
+    broker.append([Output("ledger", b'{"kind": "hearsay"}') for _ in range(3)])
+    with capture_logs() as said:
+        turns(service)
+    (line,) = [line for line in said if line["log_level"] == "warning"]
+    assert (line["reason"], line["at"]) == ("unreadable", f"ledger-0@{broker.ends('ledger')[0] - 3}")
 
 
 def test_a_slow_model_commits_in_the_middle_of_a_poll(monkeypatch):

@@ -22,3 +22,7 @@ CLASSIFICATION = (
 )
 REGRESSION = ("random", "stratified")
 NAMES = tuple(dict.fromkeys((*CLASSIFICATION, *REGRESSION)))
+
+
+class UnknownStrategyError(ValueError):
+    """A strategy of this name is not known to this version."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from stream_al.core.strategies import NAMES
+from stream_al.core.strategies import NAMES, UnknownStrategyError
 from stream_al.core.strategies.base import QueryStrategy
 
 
@@ -22,12 +22,12 @@ def create(name: str) -> QueryStrategy:
 
     Raises
     ------
-    ValueError
+    UnknownStrategyError
         If there is no strategy of this name.
 
     >>> create("margin")
     Margin()
     """
     if name not in STRATEGIES:
-        raise ValueError(f"{name!r} is no query strategy; there are {', '.join(STRATEGIES)}")
+        raise UnknownStrategyError(f"{name!r} is no query strategy; there are {', '.join(STRATEGIES)}")
     return STRATEGIES[name]()
