@@ -116,7 +116,7 @@ class Cooperative:
     def _is_due(self, key: str, labels: Counter[str]) -> bool:
         """Accept a pseudo-label if the balance allows; say whether it is one of those that are learned."""
         share = labels[key] / labels.total()
-        if self.learned[key] > LEAN * share * (self.learned.total() + 1):
+        if self.learned[key] >= LEAN * share * (self.learned.total() + 1):
             return False
         self.accepted[key] += 1
         return self.accepted[key] % EVERY == 0

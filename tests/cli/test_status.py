@@ -139,6 +139,7 @@ def test_what_a_run_did_can_be_read_from_outside(cli, simulated, place):
     assert status["accuracy"]["all"]["labels"] == simulated.labels
     assert sum(lag["records"] for lag in status["lags"] if lag["group"] == "stream-al-scorer") == 0
     assert status["silent"] == []
+    assert (status["cooperative"], status["pseudo_labels"]) == ("off", 0)
     assert not (place / "state").exists()
 
 
@@ -150,6 +151,23 @@ def test_people_get_it_in_lines(cli, simulated):
         "no link is silent",
     ):
         assert words in shown
+
+
+def test_with_cooperative_learning_it_says_how_much_the_model_taught_itself(cli, settings):
+    from stream_al.simulate import Simulation
+
+    stream = (({"x": (-1.0) ** i * (1 + i % 5)}, ["neg", "pos"][i % 2 == 0]) for i in range(600))
+    chosen = settings("state_dir=null", "model.cooperative=true")
+    with Simulation(chosen, stream, path="log.db", delay=50) as simulation:
+        for _ in simulation.run():
+            pass
+        pseudo = simulation.fold.pseudo_labels
+    (status,) = jsons(cli("status", "--json").stdout)
+    assert (status["cooperative"], status["pseudo_labels"]) == ("on", pseudo)
+    assert pseudo > 0
+    shown = cli("status").stdout
+    assert "pseudo-labels" in shown
+    assert "did harm" not in shown
 
 
 @pytest.fixture

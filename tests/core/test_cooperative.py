@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from stream_al.config import ConfigError, load
 from stream_al.core.calibration import Calibration
 from stream_al.core.cooperative import CALM_SAMPLES, EVERY, LEAN, OBSERVES_PER_LABEL, Cooperative
 from stream_al.core.fold import OBSERVED_AT_ONCE, WARM_LABELS, Fold
@@ -24,7 +26,10 @@ from stream_al.core.messages import (
     timestamp,
 )
 from stream_al.core.model import Model
+from stream_al.metrics import Exposition
+from stream_al.service.figures import Figures
 from stream_al.service.follower import Follower
+from stream_al.service.learning import compare
 from stream_al.service.snapshot import Snapshots
 from tests.lockstep import Lockstep
 
@@ -130,6 +135,13 @@ def test_no_class_gets_more_than_its_share_of_the_labels_and_a_little(share):
             assert n <= LEAN * known * learned.total() + 1
         least = learned.total()
     assert least > 10
+
+
+def test_a_class_without_labels_gets_none():
+    folded = fold([*begun(), *labels(60)])
+    folded.class_counts = Counter({"a": 60})
+    fold(observes(100), folded)
+    assert set(folded.cooperative.learned) == {"a"}
 
 
 def test_what_is_not_sure_is_no_pseudo_label():
@@ -311,6 +323,29 @@ def test_a_snapshot_on_disk_carries_all_of_it(calm, tmp_path):
     assert again.fold.position == follower.fold.position > 0
     again.catch_up(again.end())
     assert state_of(again.fold)[:5] == state_of(live)[:5]
+
+
+def test_metrics_tell_how_many_there_were_and_whether_they_ended(calm):
+    def shown(figures):
+        text = Exposition(lambda: figures).render()[0].decode().splitlines()
+        return [line for line in text if line.startswith("stream_al_pseudo_labels_")]
+
+    figures, n = Figures.of(calm.learner), calm.learner.follower.fold.pseudo_labels
+    assert shown(figures) == [
+        f"stream_al_pseudo_labels_total {float(n)}",
+        "stream_al_pseudo_labels_stopped 0.0",
+    ]
+    ended = replace(figures, learner=replace(figures.learner, pseudo_labels_stopped=True))
+    assert shown(ended)[1] == "stream_al_pseudo_labels_stopped 1.0"
+
+
+def test_a_ledger_with_it_is_not_read_by_a_configuration_without(calm):
+    found = calm.learner.follower.fold.genesis
+    assert found.cooperative
+    compare(found, calm.settings)
+    compare(found, load(None, environ={}))  # nobody wrote it
+    with pytest.raises(ConfigError, match=r"model\.cooperative: the ledger was founded with True"):
+        compare(found, load(None, ["model.cooperative=false"], environ={}))
 
 
 # --- off -----------------------------------------------------------------------------------------------------------
