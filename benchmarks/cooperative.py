@@ -29,7 +29,8 @@ from stream_al.core.sequence import student
 from stream_al.simulate import Simulation
 
 BUDGETS = (0.01, 0.05)
-WORST, WORST_STREAM = -0.003, -0.015
+WORST, WORST_STREAM = -0.003, -0.03
+FEWEST = 4  # runs of which an interval is told
 
 
 def run(model: str, stream_name: str, seed: int, budget: float, n: int, *, cooperative: bool) -> Result:
@@ -71,13 +72,13 @@ def pairs(options: Any, streams: Sequence[str], budgets: Sequence[float], n: int
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
-    """Return mean and half-width of the 95 % interval.
+    """Return mean and half-width of the 95 % interval, NaN of fewer than four.
 
     >>> [round(x, 3) for x in interval([0.01, 0.02, 0.03, 0.04])]
     [0.025, 0.021]
     """
     n = len(differences)
-    half = student(n - 1) * stdev(differences) / math.sqrt(n) if n > 1 else math.nan
+    half = student(n - 1) * stdev(differences) / math.sqrt(n) if n >= FEWEST else math.nan
     return mean(differences), half
 
 

@@ -136,7 +136,7 @@ def _is_right(model: Model, features: Row, label: Value) -> bool:
 
 
 def _sure(model: Model, features: Row, calibration: Calibration) -> Label | None:
-    """Return the shown class, if it is right as good as surely."""
+    """Return the shown class if the model is sure of it, and rightly so as far as labels tell."""
     row = model.predict([features])[0]
     if not row.any() or calibration.expected_correct(row.max(keepdims=True))[0] < SURE:
         return None

@@ -249,7 +249,7 @@ Report = Tally | Observe
 class Genesis:
     """The first record: what every replica obeys. ``start`` is the first offset of each partition then known.
 
-    ``cooperative``: whether the model also learns from its own answers, see ``cooperative``.
+    ``cooperative`` says whether a classifier also learns what it is sure of.
     """
 
     kind: Literal["genesis"] = field(default="genesis", kw_only=True)
