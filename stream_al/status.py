@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from stream_al.core.accuracy import Estimate
 from stream_al.core.classification import ClassReport
+from stream_al.core.cooperative import Cooperation
 from stream_al.core.drift import Alarm
 from stream_al.core.messages import Sums, Task
 from stream_al.core.regression import Errors
@@ -148,6 +149,8 @@ class Status:
     by_class_window: int
     drift_alarms: Mapping[str, int]
     last_drift_alarm: Alarm | None
+    cooperative: Cooperation
+    pseudo_labels: int
     pending: Pending
     lags: tuple[Lag, ...]
     fold_errors: Mapping[str, int]

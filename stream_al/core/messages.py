@@ -247,7 +247,10 @@ Report = Tally | Observe
 
 @dataclass(frozen=True, slots=True)
 class Genesis:
-    """The first record: what every replica obeys. ``start`` is the first offset of each partition then known."""
+    """The first record: what every replica obeys. ``start`` is the first offset of each partition then known.
+
+    ``cooperative`` says whether a classifier also learns what it is sure of.
+    """
 
     kind: Literal["genesis"] = field(default="genesis", kw_only=True)
     schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
@@ -261,6 +264,7 @@ class Genesis:
     seed: int
     created_at: str
     task: Task = "classification"
+    cooperative: bool = False
 
 
 @dataclass(frozen=True, slots=True)

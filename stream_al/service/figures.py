@@ -95,6 +95,8 @@ class LearnerFigures:
     by_class: ClassReport = NOTHING
     by_class_window: str = ""
     drift_alarms: Mapping[str, int] = field(default_factory=dict)
+    pseudo_labels: int = 0
+    pseudo_labels_stopped: bool = False
     label_wait_s: Histogram = field(default_factory=Observations(WAIT_BOUNDS_S).picture)
 
 
@@ -214,6 +216,8 @@ def _learner(service: Service) -> LearnerFigures:
         by_class=fold.accuracy.by_class(windows[-1]),
         by_class_window=str(windows[-1]),
         drift_alarms=dict(fold.drift.alarms),
+        pseudo_labels=fold.pseudo_labels,
+        pseudo_labels_stopped=fold.cooperation == "stopped",
         label_wait_s=task.wait_s.picture(),
     )
 
