@@ -49,6 +49,7 @@ T = TypeVar("T")
 DEAD_LETTER_BYTES = 64 * 1024
 MOST_DEAD_LETTER_BYTES = 900 * 1024
 LARGEST_NUMBER = 1e300
+SURE_TYPES = frozenset({float, str, bool, type(None)})  # features of these types need no check
 LARGEST_TARGET = 1e18  # of a regressor: squares of its errors stay finite
 SMALLEST_P = 1e-12
 LARGEST_OFFSET = 2**53
@@ -129,8 +130,8 @@ class SampleDecoder:
             found, features, time = self._parts(value)
         except BadRecord as problem:
             raise self._named(value, problem) from None
-        for name, feature in features.items():
-            if type(feature) is not float and type(feature) is not str:
+        if not SURE_TYPES.issuperset(map(type, features.values())):
+            for name, feature in features.items():
                 _check(name, feature)
         if self.timestamp_path is None:
             time = timestamp(record.timestamp)

@@ -19,6 +19,7 @@ LAYERS = (
         "core.strategies*",
         "core.budget",
         "core.model*",
+        "core.vectorised",
         "core.accuracy",
         "core.classification",
         "core.regression",

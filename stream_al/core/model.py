@@ -28,8 +28,8 @@ import contextlib
 import math
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ from stream_al.core.model_spec import ModelSpecError, build
 
 Entry = tuple[Mapping[str, Feature], Value | None]  # what is folded; None is an observation
 
+UNKNOWN: Any = object()
 POISONED = "Poisoned"
 UNKNOWN_CLASS = "UnknownClass"
 MOST_CLASSES = 1_000  # of an open class table
@@ -92,6 +93,7 @@ class Model:
         self._journal: list[bytes] = []
         self._checkpoint = b""
         self._due = 0
+        self._vectorised: Any = UNKNOWN  # equivalent of this state for matrices; None: there is none
         self._save()
         if not self._checkpoint:
             raise ModelSpecError("model", "cannot be pickled, so its state cannot be kept")
@@ -125,6 +127,13 @@ class Model:
     def _assess(self, batch: Sequence[Mapping[str, Feature]], *, whole: bool) -> Assessment:
         if not (batch and self.learned):
             return self._state.unanswered(len(batch))
+        if self._vectorised is UNKNOWN:
+            self._vectorised = self._state.vectorised()
+        if self._vectorised is not None:
+            with contextlib.suppress(Exception):  # asked one by one, the others get an answer
+                found: Assessment | None = self._vectorised(batch, whole=whole)
+                if found is not None:
+                    return found
         return self._state.assess(batch, whole=whole)
 
     def learn(self, features: Mapping[str, Feature], label: Value) -> str | None:
@@ -144,6 +153,7 @@ class Model:
     def on_drift(self) -> str | None:
         """Tell those steps of the pipeline that have a method ``on_drift``; returns as ``learn`` does."""
         hooks = [step.on_drift for step in self._state.pipeline.steps.values() if hasattr(step, "on_drift")]
+        self._vectorised = UNKNOWN
         try:
             for hook in hooks:
                 hook()
@@ -158,6 +168,7 @@ class Model:
         error = self._state.admit(entry)
         if error is not None:
             return error
+        self._vectorised = UNKNOWN
         error = self._state.fold(entry)
         if error is None:
             self._keep(entry)
@@ -204,6 +215,7 @@ class Model:
         return pickle.dumps(self._state, pickle.HIGHEST_PROTOCOL)
 
     def __setstate__(self, checkpoint: bytes) -> None:
+        self._vectorised = UNKNOWN
         self._state = pickle.loads(checkpoint)  # noqa: S301 - a snapshot is as trusted as the service's own files
         self._start_from(checkpoint)
 
@@ -290,6 +302,10 @@ class _State(ABC):
     @abstractmethod
     def _asked(self, row: Row) -> Iterable[float]:
         """Return the numbers that River answers with."""
+
+    def vectorised(self) -> Callable[..., Assessment | None] | None:
+        """Return what ``assess`` does, by matrices, while nothing is learned; None where that cannot be."""
+        return None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -386,17 +402,37 @@ class _Classes(_State):
     ) -> Assessment:
         """Ask for all samples; the classifier has its own order of classes, and perhaps not all of them."""
         rows = [self._transformed(before, features) for features in batch]
-        k = len(self.classes)
         if not whole:
-            return Assessment(_placed(last.predict_proba_batch(rows), last.classes, k))
-        answers = last.assess_batch(rows)
-        codes, committee = answers.classes, answers.committee
-        return Assessment(
-            _placed(answers.probabilities, codes, k),
-            answers.gap,
-            answers.variance,
-            answers.features,
-            None if committee is None else np.stack([_placed(p, codes, k) for p in committee]),
+            return Assessment(_placed(last.predict_proba_batch(rows), last.classes, len(self.classes)))
+        classes, *said = last.assess_batch(rows)
+        return self._assessment(classes, Assessment(*said))
+
+    def vectorised(self) -> Callable[..., Assessment | None] | None:
+        from stream_al.core.vectorised import compiled  # noqa: PLC0415 - River is slow to import
+
+        columns = self.features.columns
+        classify = compiled(self.pipeline, columns) if columns else None
+        if classify is None:
+            return None
+
+        def assess(batch: Sequence[Mapping[str, Feature]], *, whole: bool) -> Assessment | None:
+            values = self.features.matrix(batch)
+            if values is None:
+                return None
+            codes, said = classify(values)
+            if not whole:
+                return Assessment(_placed(said.probabilities, codes, len(self.classes)))
+            return self._assessment(codes, said)
+
+        return assess
+
+    def _assessment(self, codes: Sequence[int], said: Assessment) -> Assessment:
+        """Give every class a column."""
+        k, committee = len(self.classes), said.committee
+        return replace(
+            said,
+            probabilities=_placed(said.probabilities, codes, k),
+            committee=None if committee is None else np.stack([_placed(p, codes, k) for p in committee]),
         )
 
     def row(self, features: Mapping[str, Feature]) -> list[float]:

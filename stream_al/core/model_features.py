@@ -28,11 +28,16 @@ keys.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from operator import itemgetter
 from typing import Any
 from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stream_al.core.messages import Feature
 
@@ -85,6 +90,30 @@ class FeatureTable:
             elif kind is not None:
                 kind.write(row, name, value)
         return row if dense else {column: row[column] for column in sorted(row, key=self._rank.__getitem__)}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns in canonical order."""
+        return tuple(self._usual)
+
+    def matrix(self, batch: Sequence[Mapping[str, Feature]]) -> NDArray[np.float64] | None:
+        """Return what ``encode`` gives for n samples as a matrix of shape (n, ``columns``).
+
+        None where samples are sparse or hold texts.
+        """
+        if self._raw or not 0 < len(self._usual) <= DENSE:
+            return None
+        get, dimensions = itemgetter(*self._usual), 1 if len(self._usual) == 1 else 2
+        if all(kind is NUMBER for kind in self._kinds.values()):  # perhaps there is nothing to translate
+            with contextlib.suppress(KeyError, ValueError, OverflowError):
+                found = np.array([get(features) for features in batch])
+                if found.dtype.kind in "fiub" and found.ndim == dimensions:
+                    values = found.astype(np.float64, copy=False).reshape(len(batch), -1)
+                    if np.abs(values).max() <= LARGEST:  # false for NaN, too
+                        return values
+        return np.array([get(self.encode(features)) for features in batch], dtype=np.float64).reshape(
+            len(batch), -1
+        )
 
     def learn(self, features: Mapping[str, Feature]) -> Row:
         """Remember what is new in these features, then translate them."""

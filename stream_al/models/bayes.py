@@ -127,6 +127,12 @@ class BayesianClassifier(base.Classifier):
         """Return probabilities, gap, variance and features of n samples."""
         return self._in_blocks(rows, features=True)
 
+    def assess_values(self, columns: Sequence[Any], values: Matrix) -> Answers:
+        """Return the same of n samples as a matrix of finite numbers, of shape (n, d) for d ``columns``."""
+        size = max(1, BLOCK // (1 + len(self.columns)))
+        blocks = [values[i : i + size] for i in range(0, len(values), size)]
+        return joined([self.assess_matrix(self.columns.arranged(columns, block)) for block in blocks])
+
     # What follows takes inputs that are standardised already: the members of a mixture share their columns.
 
     def follow(self) -> None:
@@ -336,6 +342,8 @@ def joined(parts: Sequence[Answers]) -> Answers:
         return None if arrays[0] is None else np.concatenate(arrays, axis=axis)
 
     first = parts[0]
+    if len(parts) == 1:
+        return first
     return Answers(
         first.classes, *(whole(name, 1 if name == "committee" else 0) for name in Answers._fields[1:])
     )

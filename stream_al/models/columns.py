@@ -68,6 +68,16 @@ class Columns:
             return np.zeros((len(rows), 0))
         return self._standardised(self._read_all(rows))
 
+    def arranged(self, names: Sequence[Any], values: Matrix) -> Matrix:
+        """Return the standardised values of n samples that come as a matrix with a column for each of ``names``."""
+        if list(names) != self.names:
+            place = {name: i for i, name in enumerate(names)}
+            given, values = values, np.full((len(values), len(self.names)), np.nan)
+            for i, name in enumerate(self.names):
+                if name in place:
+                    values[:, i] = given[:, place[name]]
+        return self._standardised(values)
+
     def _read_all(self, rows: Sequence[Mapping[Any, Any]]) -> Matrix:
         try:
             values = np.array([self._get(x) for x in rows], dtype=np.float64)

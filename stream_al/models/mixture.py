@@ -149,10 +149,22 @@ class MixtureClassifier(base.Classifier):
             return self._assess(rows)
         return joined([self._assess(rows[i : i + size]) for i in range(0, len(rows), size)])
 
+    def assess_values(self, columns: Sequence[Any], values: Matrix) -> Answers:
+        """Return the same of n samples as a matrix of finite numbers, of shape (n, d) for d ``columns``."""
+        rows: list[dict[Any, Any]] = [{}] * len(values)
+        if any(isinstance(member, _River) for member in self._members):
+            rows = [dict(zip(columns, row, strict=True)) for row in values.tolist()]
+        size = max(1, BLOCK // (1 + len(self.columns)))
+        blocks = [slice(i, i + size) for i in range(0, len(values), size)]
+        return joined([self._mixed(rows[b], self.columns.arranged(columns, values[b])) for b in blocks])
+
     def _assess(self, rows: Sequence[Mapping[Any, Any]]) -> Answers:
+        z = self.columns.matrix(rows) if self._learns_columns else np.zeros((len(rows), 0))
+        return self._mixed(rows, z)
+
+    def _mixed(self, rows: Sequence[Mapping[Any, Any]], z: Matrix) -> Answers:
         if not self.classes:
             return Answers([], np.zeros((len(rows), 0)))
-        z = self.columns.matrix(rows) if self._learns_columns else np.zeros((len(rows), 0))
         answers = [member.assess(rows, z, self._codes) for member in self._members]
         committee = np.stack([answer.probabilities for answer in answers])
         p: Matrix = np.einsum("m,mnk->nk", self.weights, committee)
