@@ -3,7 +3,8 @@
 ``Nursery.launch`` starts the command line in a process forked from one that has imported it already: a tenth of a
 second instead of a second and a half. Inside, before anything runs, the commit is taken apart by ``widen``: at each of
 its steps the process writes down where it is and stays there for a while. The order of the steps is the product's own;
-``OUTPUTS_FIRST`` and ``POSITIONS_FIRST`` are the naive ones, which must not survive what the product survives.
+``OUTPUTS_FIRST`` and ``POSITIONS_FIRST`` are the naive ones, which must not survive what the product survives; nor
+must ``UNFENCED``, which commits whatever happened in the meantime.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 AS_IT_IS, OUTPUTS_FIRST, POSITIONS_FIRST = "as it is", "outputs first", "positions first"
+UNFENCED = "unfenced"
 EMBEDDED = ("before", "written", "placed", "committed")
 KAFKA = ("before", "written", "committed")
 BETWEEN = "between"
@@ -74,6 +76,7 @@ class Steps:
 def widen(steps: Steps, order: str) -> None:
     """Take the commits of both transports apart, in this process."""
     from stream_al.transport.embedded import EmbeddedMember
+    from stream_al.transport.embedded_group import Seat
     from stream_al.transport.embedded_log import Log
     from stream_al.transport.kafka import KafkaMember, _Writer
 
@@ -82,6 +85,8 @@ def widen(steps: Steps, order: str) -> None:
     if order == AS_IT_IS:
         Log.save = _within(steps, Log.save)
         _Writer._acknowledged = staticmethod(_then(steps, "written", _Writer._acknowledged))
+    if order == UNFENCED:
+        Seat.check = lambda self, tps, now_ms: None
     os.fsync = _then(steps, SNAPSHOT, os.fsync)
 
 
@@ -115,7 +120,12 @@ def _positions_first(steps: Steps, commit: Callable) -> Callable:
     return naive
 
 
-COMMITS = {AS_IT_IS: _as_it_is, OUTPUTS_FIRST: _outputs_first, POSITIONS_FIRST: _positions_first}
+COMMITS = {
+    AS_IT_IS: _as_it_is,
+    UNFENCED: _as_it_is,
+    OUTPUTS_FIRST: _outputs_first,
+    POSITIONS_FIRST: _positions_first,
+}
 
 
 def _within(steps: Steps, save: Callable) -> Callable:

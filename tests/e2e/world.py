@@ -88,6 +88,8 @@ class World:
     ) -> None:
         where.mkdir(parents=True, exist_ok=True)
         self.where, self.seed = where, seed
+        self.settings_of_processes: list[str] = []  # ``a.b=c`` that are not this world's own
+        self.states = where  # where the processes' state directories are
         self.config = where / "config.yaml"
         self.config.write_text(yaml.safe_dump(tree, sort_keys=False))
         self.settings = load(self.config, environ={})
@@ -107,8 +109,10 @@ class World:
     def start(self, name: str, role: str) -> None:
         """Start a role as a process."""
         arguments = ["run", "--role", role, "--config", str(self.config)]
-        state = ["--set", f"state_dir={self.where / name}"]
-        self.processes[name] = self.launch(self, name, [*arguments, *state])
+        self.log(name).touch()
+        for setting in (f"state_dir={self.states / name}", *self.settings_of_processes):
+            arguments += ["--set", setting]
+        self.processes[name] = self.launch(self, name, arguments)
 
     def log(self, name: str) -> Path:
         """Return the file with a process's diagnostics."""
@@ -148,6 +152,13 @@ class World:
         process = self.processes.pop(name)
         process.kill()
         process.wait()
+
+    def stop(self, name: str) -> None:
+        """Stop a process as a machine does that pages, or a cluster that moves it: it notices nothing."""
+        self.processes[name].send_signal(signal.SIGSTOP)
+
+    def wake(self, name: str) -> None:
+        self.processes[name].send_signal(signal.SIGCONT)
 
     def terminate(self, name: str) -> int:
         process = self.processes.pop(name)
@@ -234,12 +245,17 @@ class World:
 
     def _annotate(self, broker: Any, delay_s: float) -> None:
         topic = self.settings.topics.labels_requested
-        at = {TopicPartition(topic, p): 0 for p in range(broker.partitions(topic))}
+        at: dict[TopicPartition, int] = {}
         due: list[tuple[float, Answer]] = []
         dice = random.Random(self.seed)
-        reader = broker.reader(at)
+        reader, looked = broker.reader(at), 0.0
         while not self.stopping.is_set():
             try:
+                if time.monotonic() - looked > 1:
+                    looked = time.monotonic()
+                    tps = {TopicPartition(topic, p) for p in range(broker.partitions(topic))}
+                    reader.seek(dict.fromkeys(tps - set(at), 0))
+                    at = dict.fromkeys(tps, 0) | at
                 for tp, batch in reader.poll(1000, 0.1).items():
                     at[tp] = batch[-1].offset + 1
                     for record in batch:
@@ -272,6 +288,9 @@ class World:
             for q in map(decode_request, self.records(self.topics.labels_requested))
             if isinstance(q, LabelRequest)
         ]
+
+    def learned(self) -> int:
+        return sum(isinstance(c, Learned) for c in self.ledger())
 
     def tallies(self) -> list[dict]:
         found = [msgspec.json.decode(r.value) for r in self.records(self.topics.reports)]
@@ -412,7 +431,7 @@ def check_snapshots(world: World, name: str, fold: Fold) -> None:
     """A process that ended left a fold that says the same as a fresh one of the whole ledger."""
     from stream_al.service.snapshot import Snapshots
 
-    found = Snapshots(world.where / name).load(fold.genesis, fold.position)
+    found = Snapshots(world.states / name).load(fold.genesis, fold.position)
     assert found is not None, f"{name} left no snapshot"
     while_away = [r for r in world.records(world.topics.ledger) if r.offset >= found.position]
     for r in while_away:
