@@ -96,18 +96,24 @@ def test_a_full_disk_ends_nobody_and_loses_nothing(mount, make):
     through_trouble(world, "the disk is full", ballast.unlink)
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
 def test_a_limit_of_the_size_of_files_ends_nobody_and_loses_nothing(make):
     world = make()
     campaign.begin(world)
     world.until(lambda: world.learned() > 5)
-    pids = [process.pid for process in world.processes.values()]
-    for pid in pids:
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE, (65_536, resource.RLIM_INFINITY))
+    for process in world.processes.values():
+        limit(process.pid, 65_536)
     for name in campaign.EVERYBODY:
         world.until(lambda name=name: "nothing was written" in world.told(name))
     for process in world.processes.values():
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        limit(process.pid, None)
     campaign.finish(world)
+
+
+def limit(pid, size):
+    """Limit the size of the files that a process writes; None takes the limit away."""
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
 
 
 def test_a_log_that_is_read_only_is_refused_with_what_to_do(mount, make):

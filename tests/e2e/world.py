@@ -320,6 +320,8 @@ class World:
         """Whether every sample is decided, every request closed and every surplus answer rejected."""
         if self.decided() < sum(r for r in self.broker.ends(self.topics.samples).values()):
             return False
+        if len(self.requests()) < sum(t["sums"]["requests"] for t in self.tallies()):
+            return False  # some are behind an open transaction
         closed = {c.request_id for c in self.ledger() if c is not None and hasattr(c, "request_id")}
         if not closed >= {q.request_id for q in self.requests()}:
             return False
