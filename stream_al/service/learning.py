@@ -71,6 +71,7 @@ class Horizon:
     def __init__(self, broker: Broker, topics: Mapping[str, str]) -> None:
         self.broker, self.topics = broker, topics
         self.ends: dict[str, dict[TopicPartition, int]] = {}
+        self.visible: dict[TopicPartition, int] = {}  # ends of the requests that can have been answered
         self.taken_ms: dict[str, int] = {}
         self.read_through: dict[str, int] = {}
 
@@ -84,6 +85,11 @@ class Horizon:
             # already visible, and the reader's position waits for it
             ends = self.broker.ends(topic, committed=False)
             self.ends[name] = {TopicPartition(topic, p): e for p, e in ends.items()}
+            if name == "requests":
+                visible = self.broker.ends(topic).items()
+                self.visible = {
+                    tp: e for p, e in visible if (tp := TopicPartition(topic, p)) in self.ends[name]
+                }
 
     def known(self, tps: Sequence[TopicPartition]) -> bool:
         """Whether the inputs still have the partitions that are being read."""
@@ -97,9 +103,13 @@ class Horizon:
                 del self.ends[name]
         return self.read_through
 
-    def pending(self, name: str) -> bool:
-        """Whether an input has records that were there at its last probe and are not read yet."""
-        return name in self.ends or name not in self.read_through
+    def caught_up(self, reader: Reader) -> bool:
+        """Whether all requests that were visible at the last probe are read.
+
+        Those behind an open transaction are not waited for: nobody can have answered them, and a scorer that stands
+        still in the middle of its commit must not keep everybody's labels waiting.
+        """
+        return bool(self.visible) and all(reader.position(tp) >= end for tp, end in self.visible.items())
 
 
 class LearnerTask(Closeable):
@@ -178,7 +188,7 @@ class LearnerTask(Closeable):
             return 0
         records = self.fast.poll(AT_ONCE, timeout_s)
         read_through = dict(self.horizon.reached(_Both(self.fast, self.slow, self.inputs["answers"])))
-        if not self.horizon.pending("requests"):
+        if self.horizon.caught_up(self.fast):
             records |= self.slow.poll(self.settings.learner.commit_labels, 0.0)
             read_through = dict(self.horizon.reached(_Both(self.fast, self.slow, self.inputs["answers"])))
         turn, letters = self._decoded(machine, records, now, read_through)

@@ -148,10 +148,25 @@ class ScorerTask(Closeable):
             start = self.machine.assign(tp.partition, offset, state, begins.get(tp.partition, 0))
             member.seek(tp, start)
             log.info("partition assigned", partition=tp.partition, offset=start)
+            if position is None:
+                self._tell_of_gone(tp, start)
             if self.machine.states_lost > lost:
                 log.warning(
                     "partition state lost: no tokens until they are earned anew", partition=tp.partition
                 )
+
+    def _tell_of_gone(self, tp: TopicPartition, start: int) -> None:
+        """Warn where samples that the ledger expects next were deleted while no position stood before them."""
+        fold = self.follower.fold
+        assert fold.genesis is not None
+        expected = max(fold.genesis.start.get(tp.partition, 0), fold.ends.get(tp.partition, 0))
+        if start > expected:
+            log.warning(
+                "samples are no longer retained; they will not be decided: raise the topic's retention.ms or"
+                " retention.bytes",
+                partition=tp.partition,
+                lost=start - expected,
+            )
 
     def _on(self, tp: TopicPartition, records: Sequence[Record]) -> int:
         if not records or tp.partition not in self.machine.partitions:

@@ -15,6 +15,7 @@ import os
 import pickle
 import platform
 import secrets
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from stream_al.core.messages import Genesis
 log = structlog.get_logger("stream_al.ledger")
 
 KEPT = 3
+UNFINISHED_S = 3600.0  # no snapshot takes so long to write: whoever wrote this one was killed
 
 
 def digest(genesis: Genesis) -> str:
@@ -53,6 +55,7 @@ class Snapshots:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.key = self._key()
+        self._tidy()
 
     def _key(self) -> bytes:
         path = self.directory / "key"
@@ -61,6 +64,13 @@ class Snapshots:
             with os.fdopen(file, "wb") as out:
                 out.write(secrets.token_bytes(32))
         return path.read_bytes()
+
+    def _tidy(self) -> None:
+        """Remove what killed processes left half written; others may be writing in this directory now."""
+        for part in self.directory.glob("*.part"):
+            with contextlib.suppress(OSError):
+                if time.time() - part.stat().st_mtime > UNFINISHED_S:
+                    part.unlink()
 
     def save(self, fold: Fold) -> Path:
         """Write the fold durably and drop the oldest snapshots; raises OSError where the disk refuses."""

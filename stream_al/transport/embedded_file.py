@@ -72,7 +72,10 @@ REACTIONS: Mapping[int, tuple[type[TransportError] | None, str]] = {
     sqlite3.SQLITE_NOTADB: (None, "this is no log: name another file in broker.url, or move this one away"),
     sqlite3.SQLITE_CORRUPT: (None, "the file is damaged: restore a copy, or move it away to start anew"),
     sqlite3.SQLITE_READONLY: (None, "read-only: let this user write the file and its directory"),
-    sqlite3.SQLITE_CANTOPEN: (None, "it cannot be opened: broker.url must name a file on a local disk"),
+    sqlite3.SQLITE_CANTOPEN: (
+        None,
+        "it cannot be opened: broker.url must name a file on a local disk, in a directory this user may write",
+    ),
     sqlite3.SQLITE_PERM: (None, "access is denied: let this user write the file and its directory"),
 }
 

@@ -75,7 +75,7 @@ def test_a_scorer_added_later_catches_up_and_takes_its_share(world):
     world.feed(800)
     world.until(lambda: world.decided() == 800)
     world.start("two", "scorer")
-    world.until(lambda: b"partition assigned" in (world.where / "two.log").read_bytes())
+    world.until(lambda: b"partition assigned" in world.log("two").read_bytes())
     world.feed(800)
     world.wait_until_quiet()
     check_all(world)

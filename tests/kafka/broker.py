@@ -36,11 +36,11 @@ CLUSTER_ID = "c3RyZWFtLWFsLXRlc3RzMQ"
 PROPERTIES = """\
 node.id=1
 process.roles=broker,controller
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},CABLE://127.0.0.1:{cable_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},CABLE://127.0.0.1:{advertised_port}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CABLE:PLAINTEXT
 controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
 log.dirs={data}
 auto.create.topics.enable=false
@@ -133,18 +133,29 @@ def _free_ports(n: int) -> list[int]:
 
 
 class KafkaNode:
-    """One node; the same ports and data over every ``kill``/``stop`` and ``start``."""
+    """One node; the same ports and data over every ``kill``/``stop`` and ``start``.
 
-    def __init__(self, *, node_session_ms: int = 9_000, abort_interval_ms: int = 500) -> None:
+    It listens on a second port, ``cable_port``, and tells clients there to come to ``advertised_port``: to a proxy, say.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_session_ms: int = 9_000,
+        abort_interval_ms: int = 500,
+        advertised_port: int | None = None,
+    ) -> None:
         self._java = _tool("java", "Apache Kafka 4 needs Java 17")
         self._libs = fetch()
         self._dir = Path(tempfile.mkdtemp(prefix="kafka-node-"))
-        self._port, controller_port = _free_ports(2)
+        self._port, controller_port, self.cable_port = _free_ports(3)
         self._config = self._dir / "server.properties"
         self._config.write_text(
             PROPERTIES.format(
                 port=self._port,
                 controller_port=controller_port,
+                cable_port=self.cable_port,
+                advertised_port=advertised_port or self.cable_port,
                 data=self._dir / "data",
                 node_session_ms=node_session_ms,
                 abort_interval_ms=abort_interval_ms,

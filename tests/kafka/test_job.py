@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import time
-import uuid
 
 import pytest
 
-from tests.e2e.world import World, check_all, check_snapshots
-
-
-def make(tmp_path, bootstrap, seed=0):
-    name = uuid.uuid4().hex[:8]
-    topics = ("samples", "labels_requested", "labels", "reports", "ledger", "dead_letters", "predictions")
-    tree = {
-        "broker": {"url": f"kafka://{bootstrap}", "partitions": 4, "session_timeout_ms": 6000},
-        "topics": {t: f"{t.replace('_', '-')}-{name}" for t in topics},
-        "group": f"al-{name}",
-        "budget": {"fraction": 0.1},
-        "ledger": {"bucket_s": 0.3},
-        "samples": {"start": "earliest"},
-        "http": {"port": 0},
-    }
-    return World(tmp_path, tree, seed=seed)
+from tests.e2e.world import check_all, check_snapshots
+from tests.kafka.job import make
 
 
 @pytest.fixture

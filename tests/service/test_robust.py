@@ -18,6 +18,7 @@ from stream_al.service.loop import Service, topic_specs
 from stream_al.simulate import Simulation, VirtualClock
 from stream_al.transport.embedded import EmbeddedBroker
 from stream_al.transport.port import Output
+from tests.lockstep import Lockstep
 
 OWN = [
     "broker.partitions=1",
@@ -159,3 +160,16 @@ def test_buckets_close_although_a_scorers_clock_is_ahead():
 def test_one_underscore_in_an_environment_name_is_not_ignored():
     with pytest.raises(ConfigError, match="STREAM_AL_BROKER__URL"):
         load(None, [], environ={"STREAM_AL_BROKER_URL": "kafka://somewhere:9092"})
+
+
+def test_labels_are_learned_while_an_open_transaction_hides_later_requests(monkeypatch):
+    """A scorer may stand still in the middle of its commit; the requests seen before can be answered meanwhile."""
+    ends = EmbeddedBroker.ends
+
+    def with_an_open_one(self, topic, *, committed=True):
+        more = topic == "labels-requested" and not committed
+        return {p: end + 1_000 * more for p, end in ends(self, topic).items()}
+
+    monkeypatch.setattr(EmbeddedBroker, "ends", with_an_open_one)
+    run = Lockstep().run(rounds=8)
+    assert run.learner.follower.fold.learned > 20

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import numpy as np
 import pytest
 
@@ -93,3 +96,13 @@ def test_only_the_last_few_are_kept_and_files_are_private(run, tmp_path):
     assert len(list(tmp_path.glob("*.fold"))) == KEPT
     assert not list(tmp_path.glob("*.part"))
     assert all(p.stat().st_mode & 0o077 == 0 for p in tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_half_written_goes_at_a_later_start(tmp_path):
+    old, new = tmp_path / "old.1.part", tmp_path / "new.2.part"
+    for part in (old, new):
+        part.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    Snapshots(tmp_path)
+    assert not old.exists()
+    assert new.exists(), "another process may be writing it"
