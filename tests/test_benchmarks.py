@@ -16,6 +16,7 @@ PROGRAMS = {
     "estimation": (["--samples", "1200"], ["Estimates, means", "Plain, by stream", "Spending", "Bars", "few ids, 1,000", "Drift alarms"]),
     "regression": (["--streams", "friedman", "--samples", "1300"], ["Errors: means over the streams", "Does stratified asking pay?", "Bars"]),
     "cooperative": (["--samples", "300"], ["Accuracy with 5 %", "pseudo-labels", "Bars"]),
+    "representation": (["--samples", "300"], ["labels, default", "redundant", "Costs of a sample", "Bars"]),
     "drift": (["--samples", "1000"], ["Drift alarms", "false alarms per 1,000 samples"]),
     "label_efficiency": (["--samples", "300"], ["Mean accuracy", "Labels that random needs", "500 samples late", "Bars"]),
 }  # fmt: skip

@@ -273,11 +273,13 @@ class _State(ABC):
         except Exception:  # noqa: BLE001 - River may raise anything on a sample it cannot place
             return False
 
-    def _transformed(self, before: Sequence[Any], features: Mapping[str, Feature]) -> Row:
-        row = self.features.encode(features)
+    def _transformed(self, before: Sequence[Any], batch: Sequence[Mapping[str, Feature]]) -> list[Row]:
+        """Take a micro-batch through the steps; one that has ``transform_batch`` takes it at once."""
+        rows = [self.features.encode(features) for features in batch]
         for step in before:
-            row = step.transform_one(row)
-        return row
+            at_once = getattr(step, "transform_batch", None)
+            rows = at_once(rows) if at_once else [step.transform_one(row) for row in rows]
+        return rows
 
     @abstractmethod
     def fits(self, label: Value) -> bool:
@@ -392,7 +394,7 @@ class _Classes(_State):
     def assess(self, batch: Sequence[Mapping[str, Feature]], *, whole: bool) -> Assessment:
         """Ask a classifier that answers for a micro-batch at once, any other sample by sample."""
         *before, last = self.pipeline.steps.values()
-        if hasattr(last, "assess_batch"):
+        if hasattr(last, "assess_batch") or any(hasattr(step, "transform_batch") for step in before):
             with contextlib.suppress(Exception):  # asked one by one, the others get an answer
                 return self._at_once(before, last, batch, whole=whole)
         return Assessment(np.array([self.row(features) for features in batch], dtype=np.float64))
@@ -401,7 +403,10 @@ class _Classes(_State):
         self, before: Sequence[Any], last: Any, batch: Sequence[Mapping[str, Feature]], *, whole: bool
     ) -> Assessment:
         """Ask for all samples; the classifier has its own order of classes, and perhaps not all of them."""
-        rows = [self._transformed(before, features) for features in batch]
+        rows = self._transformed(before, batch)
+        if not hasattr(last, "assess_batch"):
+            k = len(self.classes)
+            return Assessment(np.array([_spread(_said(last, row), k) for row in rows], dtype=np.float64))
         if not whole:
             return Assessment(_placed(last.predict_proba_batch(rows), last.classes, len(self.classes)))
         classes, *said = last.assess_batch(rows)
@@ -438,20 +443,12 @@ class _Classes(_State):
     def row(self, features: Mapping[str, Feature]) -> list[float]:
         """Return the K probabilities of a sample."""
         try:
-            return _spread(self._ask(self.features.encode(features)), len(self.classes))
+            return _spread(_said(self.pipeline, self.features.encode(features)), len(self.classes))
         except Exception:  # noqa: BLE001 - River may raise anything on a sample it cannot place
             return [0.0] * len(self.classes)
 
     def _asked(self, row: Row) -> Iterable[float]:
-        return self._ask(row).values()
-
-    def _ask(self, row: Row) -> dict[Any, float]:
-        """Return River's probabilities by code; those of a classifier that has only a vote are 1."""
-        try:
-            return self.pipeline.predict_proba_one(row)  # type: ignore[no-any-return]
-        except NotImplementedError:
-            vote = self.pipeline.predict_one(row)
-            return {} if vote is None else {vote: 1.0}
+        return _said(self.pipeline, row).values()
 
     def _code(self, label: Label) -> int:
         key = type(label), label
@@ -459,6 +456,15 @@ class _Classes(_State):
             self.codes[key] = len(self.classes)
             self.classes += (label,)
         return self.codes[key]
+
+
+def _said(classifier: Any, row: Row) -> dict[Any, float]:
+    """Return River's probabilities by code; those of a classifier that has only a vote are 1."""
+    try:
+        return classifier.predict_proba_one(row)  # type: ignore[no-any-return]
+    except NotImplementedError:
+        vote = classifier.predict_one(row)
+        return {} if vote is None else {vote: 1.0}
 
 
 def _placed(probabilities: NDArray[np.float64], codes: Sequence[int], k: int) -> NDArray[np.float64]:

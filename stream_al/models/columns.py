@@ -82,14 +82,17 @@ class Columns:
         try:
             values = np.array([self._get(x) for x in rows], dtype=np.float64)
         except (KeyError, ValueError, TypeError, OverflowError):
-            return np.array([self._read_one(x) for x in rows], dtype=np.float64).reshape(len(rows), -1)
+            return self._read_each(rows)
+        if values.ndim > (1 if len(self.names) == 1 else 2):  # all are lists of one length
+            return self._read_each(rows)
         return values.reshape(len(rows), -1)
 
+    def _read_each(self, rows: Sequence[Mapping[Any, Any]]) -> Matrix:
+        return np.array([self._read_one(x) for x in rows], dtype=np.float64).reshape(len(rows), -1)
+
     def _read(self, x: Mapping[Any, Any]) -> Vector:
-        try:
-            return np.array(self._get(x), dtype=np.float64).reshape(-1)
-        except (KeyError, ValueError, TypeError, OverflowError):
-            return self._read_one(x)
+        values: Vector = self._read_all([x])[0]
+        return values
 
     def _read_one(self, x: Mapping[Any, Any]) -> Vector:
         """Read value by value; NaN stands for what is no number."""

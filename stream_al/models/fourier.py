@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stream_al.models.draws import normal, text, uniform
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -46,7 +46,7 @@ class Fourier:
         self._seed = seed
         self._drawn_at = 0
         self._omega: Matrix = np.zeros((0, n_features))
-        self._phase: Vector = 2 * math.pi * self._uniform("phase", "", n_features)
+        self._phase: Vector = 2 * math.pi * uniform(seed, "phase", "", n_features)
         self._amplitude = AMPLITUDE * math.sqrt(2 / max(n_features, 1))
 
     def grow(self, names: Sequence[Any]) -> bool:
@@ -72,9 +72,12 @@ class Fourier:
     def _drawn(self, names: Sequence[Any]) -> Matrix:
         """Draw all frequencies; the sparse features meet each column, and each pair of columns, equally often."""
         d, sparse = len(names), self._sparse
-        omega = np.array([self._normal(name) for name in names]) / self._width
+        omega = (
+            np.array([normal(self._seed, "frequency", text(name), self.n_features) for name in names])
+            / self._width
+        )
         omega[:, sparse:] /= math.sqrt(d)
-        order = sorted(range(d), key=lambda i: self._uniform("order", _text(names[i]), 1)[0])
+        order = sorted(range(d), key=lambda i: uniform(self._seed, "order", text(names[i]), 1)[0])
         chosen = np.zeros((d, sparse))
         for k in range(sparse):
             turn, place = divmod(k, d)
@@ -86,26 +89,10 @@ class Fourier:
 
     def _later(self, name: Any) -> Vector:
         """Draw the frequencies of a column that comes later; a share of the sparse features looks at it, too."""
-        row: Vector = self._normal(name) / (self._width * math.sqrt(self._drawn_at))
+        row: Vector = normal(self._seed, "frequency", text(name), self.n_features) / (
+            self._width * math.sqrt(self._drawn_at)
+        )
         share = min(1.0, NEIGHBOURS / self._drawn_at)
-        chosen = self._uniform("choice", _text(name), self._sparse) < share
+        chosen = uniform(self._seed, "choice", text(name), self._sparse) < share
         row[: self._sparse] *= chosen / math.sqrt(share)
         return row
-
-    def _normal(self, name: Any) -> Vector:
-        u = self._uniform("frequency", _text(name), 2 * self.n_features)
-        normal: Vector = np.sqrt(-2.0 * np.log1p(-u[::2])) * np.cos(
-            2 * math.pi * u[1::2]
-        )  # Box & Muller, 1958
-        return normal
-
-    def _uniform(self, use: str, name: str, n: int) -> Vector:
-        """Return n numbers in [0, 1) from raw bits, which numpy keeps the same between versions."""
-        key = blake2b(json.dumps([self._seed, use, name]).encode(), digest_size=16).digest()
-        bits = np.random.PCG64(int.from_bytes(key)).random_raw(n)
-        u: Vector = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        return u
-
-
-def _text(name: Any) -> str:
-    return f"{type(name).__name__}:{name}"

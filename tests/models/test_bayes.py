@@ -17,7 +17,7 @@ from river import checks, datasets
 from river.datasets import synth
 
 from stream_al.core.model import Model
-from stream_al.models import BayesianClassifier, MixtureClassifier, bayes, columns, fourier, mixture
+from stream_al.models import BayesianClassifier, MixtureClassifier, bayes, columns, draws, fourier, mixture
 from stream_al.models.columns import BOUND, WIDE, Columns
 from stream_al.models.fourier import Fourier
 
@@ -41,7 +41,7 @@ def trained(model, n=300, d=4):
     return model
 
 
-@pytest.mark.parametrize("module", [bayes, columns, fourier, mixture])
+@pytest.mark.parametrize("module", [bayes, columns, draws, fourier, mixture])
 def test_the_examples_in_the_docstrings_hold(module):
     assert doctest.testmod(module).failed == 0
 
@@ -275,6 +275,19 @@ def test_moments_shrug_off_an_outlier_and_follow_a_shift():
     table.learn({"a": 1e15})
     z = table.matrix([{"a": 5.0}, {"a": 7.0}, {"a": 1e9}])[:, 0]
     assert z == pytest.approx([0.0, 1.0, BOUND], abs=0.35)
+
+
+@pytest.mark.parametrize(
+    "row", [{"a": [1.0]}, {"a": [1.0, 2.0]}, {"a": [1.0], "b": [2.0]}, {"a": [1.0, 2.0], "b": [3.0, 4.0]}]
+)
+def test_lists_are_no_numbers(row):
+    table = Columns()
+    assert (table.learn(row) == 0).all()
+    for value in (3.0, 5.0):
+        table.learn(dict.fromkeys(row, value))
+    assert table.learn(row).tolist() == [0.0] * len(row)
+    assert table.matrix([row, row]).tolist() == [[0.0] * len(row)] * 2
+    assert (table.matrix([row, dict.fromkeys(row, 5.0)])[1] == 1.0).all()
 
 
 def test_a_column_that_comes_later_leaves_the_other_frequencies():
