@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from stream_al.core.accuracy import Estimate
 from stream_al.core.classification import ClassReport
 from stream_al.core.drift import Alarm
+from stream_al.core.fold import Epoch
 from stream_al.core.messages import Sums, Task
 from stream_al.core.regression import Errors
 from stream_al.wording import duration, shortened
@@ -138,6 +139,7 @@ class Status:
     classes: tuple[str, ...]
     warming: bool
     strategy: str
+    epoch: Epoch
     labels: Mapping[str, int]
     rates: Rates
     budget: Spending

@@ -156,9 +156,10 @@ class Observer(Closeable):
             classes=tuple(label_key(c) for c in fold.classes),
             warming=fold.warming,
             strategy=genesis.strategy if genesis else self.settings.strategy,
+            epoch=fold.epoch,
             labels={
                 name: fold.outcomes[name]
-                for name in ("learned", "credited", "skipped", "expired", "withdrawn")
+                for name in ("learned", "credited", "skipped", "expired", "withdrawn", "corrected")
             },
             rates=speeds,
             budget=facts.spending,

@@ -6,13 +6,24 @@ Every replica reads the same records in the same order and holds the same state:
 accuracy windows, the drift alarms, the budget in force, the open grants, and what has been closed. ``apply`` is
 total: it never raises on a record that is in the ledger. ``position`` is the next offset to apply; ``version`` is the
 offset after the last record that changed predictions, 0 until the first label was learned.
+
+A ``rebuild`` begins an *epoch*: the model begins anew with the records from an earlier offset on. They are not kept
+here, so the caller reads them again::
+
+    apply(rebuild) ──▶ rebuilding: position stands at the rebuild, the old model answers
+                           │  refold(each record from its ``begin`` up to, not including, its ``until``)
+                           ▼
+                       rebuilt() ──▶ the new model answers, position and version stand behind the rebuild
+
+Only what makes predictions is exchanged; what was decided, closed, granted and estimated stays. What is folded again
+goes through a second ``Fold``, so that there is one way to make a model.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,12 +38,14 @@ from stream_al.core.messages import (
     Bucket,
     Budget,
     Closing,
+    Correction,
     Expired,
     Genesis,
     Grant,
     Learned,
     LedgerRecord,
     Observe,
+    Rebuild,
     Shown,
     Skipped,
     Task,
@@ -44,7 +57,7 @@ from stream_al.core.strategies.base import QueryStrategy
 from stream_al.core.strategies.novelty import with_novelty
 from stream_al.core.strategies.table import create
 
-FOLD_VERSION = 5
+FOLD_VERSION = 6
 DAY_MS = 86_400_000
 KEEP_CLOSED_MS = 16 * DAY_MS  # twice the default life of a request; older ones are no longer asked about
 WARM_LABELS, WARM_LABELS_PER_CLASS = 30, 5
@@ -52,6 +65,8 @@ OBSERVED_AT_ONCE = 1_000
 OBSERVE_EVERY_S = 10.0
 RECENT_BUCKETS = 20
 MOST_SHOWN = 20
+MOST_OPERATIONS = 64  # whose names are remembered
+MOST_PLACES = 8  # of answers about one label, so that they are recognised when they are read again
 
 
 class Closed(NamedTuple):
@@ -59,6 +74,29 @@ class Closed(NamedTuple):
 
     id: str
     at_ms: int
+
+
+class Given(NamedTuple):
+    """A label that was learned: as it is now, and where it and its corrections were given."""
+
+    label: Value
+    places: tuple[str, ...]
+
+
+class Epoch(NamedTuple):
+    """The model in use: folded from ``begin`` on, since the record at ``until``; the first one has neither."""
+
+    begin: int = 0
+    until: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilding:
+    """A rebuild that is under way, and the fold that makes its model."""
+
+    begin: int
+    until: int
+    fold: Fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +144,12 @@ class Fold:
         self.labels: dict[str, tuple[Value, int, str]] = {}
         self.unlabelled: dict[str, int] = {}  # ids of skipped and expired requests, and when
         self.answers: dict[str, str] = {}
+        self.given: dict[str, Given] = {}  # by the position of the answer that was learned
+        self.corrections: dict[str, Value] = {}  # as well; all of them, because any rebuild needs them
+        self.operations: deque[str] = deque(maxlen=MOST_OPERATIONS)
+        self.rebuilding: Rebuilding | None = None
+        self.rebuilds = 0
+        self.epoch = Epoch()
         self.ends: dict[int, int] = {}
         self.buckets = 0
         self.grants: dict[int, Grant] = {}
@@ -137,7 +181,8 @@ class Fold:
             self._genesis(offset, record)
         else:
             self._apply(offset, record)
-        self.position = offset + 1
+        if self.rebuilding is None:
+            self.position = offset + 1
 
     def _apply(self, offset: int, record: LedgerRecord) -> None:
         """Fold a record; what nobody foresaw is counted, in the same way by all replicas."""
@@ -178,6 +223,8 @@ class Fold:
         self.outcomes["learned" if record.learn else "credited"] += 1
         self.last_label_ms = self.clock_ms
         self.answers[record.request_id] = record.answer
+        if record.learn:
+            self.given[record.answer] = Given(record.label, (record.answer,))
         known = self.labels.get(record.id)
         if known is None or known[2] != record.answer:  # a label does not stay young by being used again
             self.labels.pop(record.id, None)  # keeps the table in the order of the ledger
@@ -262,6 +309,55 @@ class Fold:
         self.unlabelled[record.id] = self.clock_ms
         self.accuracy.label(record.source.partition, record.source.offset, Terms(unlabelled=1))
 
+    def _correction(self, _: int, record: Correction) -> None:
+        """Note what the label should have been; the model learns it at the next rebuild."""
+        self._advance_clock(record.received_at)
+        given = self.given.get(record.corrects)
+        if given is None:
+            self.errors["corrects_nothing"] += 1
+            return
+        self.outcomes["corrected"] += 1
+        later = (*given.places[1:], record.answer)[-MOST_PLACES:]
+        self.given[record.corrects] = Given(record.label, (record.corrects, *later))
+        self.corrections[record.corrects] = record.label
+        known = self.labels.get(record.id)
+        if known is not None and known[2] == record.corrects:
+            self.labels[record.id] = (record.label, *known[1:])
+
+    def _rebuild(self, offset: int, record: Rebuild) -> None:
+        """Begin to fold again; done twice, the same operation would only cost time."""
+        assert self.genesis is not None
+        if record.id in self.operations:
+            self.errors["rebuilt_twice"] += 1
+            return
+        self.operations.append(record.id)
+        again = Fold(self.keep_closed_ms)
+        again.apply(0, self.genesis)
+        again.apply(0, self.budget)
+        self.rebuilding = Rebuilding(min(max(record.from_offset, 0), offset), offset, again)
+
+    def refold(self, offset: int, record: LedgerRecord | None) -> None:
+        """Fold a record of a rebuild's range once more."""
+        assert self.rebuilding is not None
+        if isinstance(
+            record, Genesis | Rebuild | Correction
+        ):  # it began with the one, and corrects by itself
+            return
+        if isinstance(record, Learned) and record.answer in self.corrections:
+            record = replace(record, label=self.corrections[record.answer])
+        self.rebuilding.fold.apply(offset, record)
+
+    def rebuilt(self) -> None:
+        """Exchange the model for the one that was made of the rebuild's range."""
+        assert self.rebuilding is not None
+        begin, until, again = self.rebuilding.begin, self.rebuilding.until, self.rebuilding.fold
+        self.rebuilding = None
+        self.model, self.strategy, self.class_counts = again.model, again.strategy, again.class_counts
+        self.errors.update(again.errors)  # a corrected label may be one that cannot be learned
+        self.rebuilds += 1
+        self.epoch = Epoch(begin, until)
+        self.position = self.version = until + 1
+
     def _bucket(self, offset: int, record: Bucket) -> None:
         self.buckets = record.number + 1
         self.accuracy.bucket(record)
@@ -331,7 +427,7 @@ class Fold:
             if closed.at_ms >= oldest:
                 break
             del self.closed[request_id]
-            self.answers.pop(request_id, None)
+            self.given.pop(self.answers.pop(request_id, ""), None)
         while self.labels:
             name, (_label, at, _answer) = next(iter(self.labels.items()))
             if at >= oldest:
@@ -425,6 +521,8 @@ _FOLD: dict[str, Callable[[Fold, int, Any], None]] = {
     "label": Fold._label,
     "skip": Fold._skip,
     "expire": Fold._expire,
+    "correction": Fold._correction,
+    "rebuild": Fold._rebuild,
     "bucket": Fold._bucket,
     "observe": Fold._observe,
     "grant": Fold._grant,

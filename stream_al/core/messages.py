@@ -239,7 +239,25 @@ class Observe:
     features: Features
 
 
-Report = Tally | Observe
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """Begin the model anew: fold the ledger's records from ``from_offset`` on once more, labels corrected.
+
+    Asked for as a report and then written to the ledger, where it begins an *epoch*: from this record on every
+    replica has the model that was made so. ``id`` names the operation, so that it is done once; ``corrections`` says
+    how many labels had been corrected by then.
+    """
+
+    kind: Literal["rebuild"] = field(default="rebuild", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    id: str
+    ledger_id: str
+    from_offset: int
+    requested_at: str
+    corrections: int = 0
+
+
+Report = Tally | Observe | Rebuild
 
 
 # --- ledger --------------------------------------------------------------------------------------------------
@@ -356,6 +374,27 @@ class Expired:
 
 
 @dataclass(frozen=True, slots=True)
+class Correction:
+    """Another label for one that was learned: for the next rebuild, the running model stays as it is.
+
+    ``corrects`` is the position of the answer that was learned, ``answer`` that of the one that corrects it.
+    ``request_id`` is None where the answer named the sample alone.
+    """
+
+    kind: Literal["correction"] = field(default="correction", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    request_id: str | None
+    id: str
+    corrects: str
+    old: Value
+    label: Value
+    received_at: str
+    answer: str
+    annotator: str | None = None
+    labeled_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Bucket:
     """The learner's merge of tallies: the unit of time of every estimate.
 
@@ -391,4 +430,6 @@ class Grant:
 
 
 Closing = Learned | Skipped | Expired
-LedgerRecord = Genesis | Budget | Learned | Skipped | Expired | Bucket | Observe | Grant
+LedgerRecord = (
+    Genesis | Budget | Learned | Skipped | Expired | Correction | Bucket | Observe | Grant | Rebuild
+)

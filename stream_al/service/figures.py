@@ -95,6 +95,7 @@ class LearnerFigures:
     by_class: ClassReport = NOTHING
     by_class_window: str = ""
     drift_alarms: Mapping[str, int] = field(default_factory=dict)
+    rebuilds: int = 0
     label_wait_s: Histogram = field(default_factory=Observations(WAIT_BOUNDS_S).picture)
 
 
@@ -112,6 +113,7 @@ class Figures:
     ledger_lag: int = 0
     classes: tuple[str, ...] = ()
     warming: bool = True
+    rebuilding: bool = False
     fold_errors: Mapping[str, int] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
     scorer: ScorerFigures | None = None
@@ -145,6 +147,7 @@ class Figures:
             ledger_lag=max(0, end - service.follower.position()),
             classes=tuple(str(c) for c in fold.classes),
             warming=fold.warming,
+            rebuilding=fold.rebuilding is not None,
             fold_errors=dict(fold.errors),
             budget=fold.budget,
             scorer=None
@@ -214,6 +217,7 @@ def _learner(service: Service) -> LearnerFigures:
         by_class=fold.accuracy.by_class(windows[-1]),
         by_class_window=str(windows[-1]),
         drift_alarms=dict(fold.drift.alarms),
+        rebuilds=fold.rebuilds,
         label_wait_s=task.wait_s.picture(),
     )
 

@@ -165,8 +165,10 @@ class LearnerTask(Closeable):
         return self._work(self.machine, self.member, timeout_s)
 
     def _work(self, machine: Learner, member: Member, timeout_s: float) -> int:
-        self.follower.catch_up(self.must_fold, lambda: self._beat(member))
-        if self.machine is not machine:
+        if self.follower.fold.rebuilding is not None:
+            return self.follower.advance()  # a piece at a time: a scorer beside it goes on meanwhile
+        self.follower.catch_up(self.must_fold, lambda: self._beat(member), through=False)
+        if self.machine is not machine or self.follower.fold.rebuilding is not None:
             return 0
         assert self.fast is not None
         assert self.slow is not None
