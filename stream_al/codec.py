@@ -32,6 +32,7 @@ from stream_al.core.messages import (
     LedgerRecord,
     Observe,
     Prediction,
+    Probe,
     Query,
     Rebuild,
     Report,
@@ -503,6 +504,7 @@ _RECORDS: dict[str, tuple[Callable[[bytes], Any], tuple[str, ...]]] = {
         ("observe", Observe, ()),
         ("grant", Grant, ("issued_at", "until")),
         ("rebuild", Rebuild, ("requested_at",)),
+        ("probe", Probe, ()),
         ("tally", Tally, ("first_at", "last_at")),
     )
 }

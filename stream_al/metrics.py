@@ -393,6 +393,12 @@ METRICS: tuple[Entry, ...] = (
         _one(lambda f: f.model_version),
     ),
     Entry(
+        "stream_al_disagreements_total", "counter", (), "probes", "process",
+        "Probes of the ledger at which this process's model was not the learner's, by more than 1e-6. At the first it "
+        "folds the ledger from its start; if that does not help, it is not ready.",
+        _one(lambda f: f.disagreements),
+    ),
+    Entry(
         "stream_al_rebuilding", "gauge", (), "", "process",
         "1 while this process folds earlier records of the ledger again for `stream-al rebuild`; it goes on with "
         "the model it has.",

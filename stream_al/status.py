@@ -124,6 +124,7 @@ class Facts:
     answers_late_s: float = 3600.0
     latest_ids: Sequence[str] = ()
     clock_ahead_s: float = 0.0
+    disagrees: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,11 +343,22 @@ def _clocks(facts: Facts) -> Finding | None:
     )
 
 
+def _disagrees(facts: Facts) -> Finding | None:
+    if not facts.disagrees:
+        return None
+    return Finding(
+        "learner",
+        "the ledger folded here gives another model than its latest probe says: the learner's state is spoiled,"
+        " or the libraries here are others",
+        "compare the versions in stream_al_build_info; restart the learner with an empty state directory",
+    )
+
+
 def _returning(facts: Facts) -> Finding | None:
     return returning_finding(facts.latest_ids)
 
 
 _CHAIN: tuple[Callable[[Facts], Finding | None], ...] = (
     _no_ledger, _no_samples, _only_old_samples, _nobody_scores, _no_tokens, _nobody_learns, _nobody_answers,
-    _unknown_ids, _returning, _clocks,
+    _unknown_ids, _returning, _clocks, _disagrees,
 )  # fmt: skip

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stream_al.core.fold import Fold
-from stream_al.core.messages import LedgerRecord
+from stream_al.core.messages import LedgerRecord, Probe
+from stream_al.service.agreement import TOLERANCE
 
 
 def folded(ledger: Sequence[tuple[int, LedgerRecord | None]], fold: Fold | None = None) -> Fold:
-    """Fold records with their offsets, from a fold's position on; a rebuild's range is looked up among them."""
+    """Fold records with their offsets, from a fold's position on; a rebuild's range is looked up among them.
+
+    Probes must agree."""
     fold = fold or Fold()
     for offset, record in ledger:
         if offset >= fold.position:
+            if isinstance(record, Probe):
+                assert fold.disagreement(record) <= TOLERANCE, offset
             fold.apply(offset, record)
         if fold.rebuilding is not None:
             for o, r in ledger:

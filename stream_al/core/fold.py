@@ -17,10 +17,14 @@ here, so the caller reads them again::
 
 Only what makes predictions is exchanged; what was decided, closed, granted and estimated stays. What is folded again
 goes through a second ``Fold``, so that there is one way to make a model.
+
+Every 1,000 learned labels, and after each rebuild, a ``probe`` records what the learner's model says of the first 32
+observed samples. It changes nothing here; ``disagreement`` tells a replica how far its own model is from it.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,11 +44,13 @@ from stream_al.core.messages import (
     Closing,
     Correction,
     Expired,
+    Features,
     Genesis,
     Grant,
     Learned,
     LedgerRecord,
     Observe,
+    Probe,
     Rebuild,
     Shown,
     Skipped,
@@ -57,7 +63,7 @@ from stream_al.core.strategies.base import QueryStrategy
 from stream_al.core.strategies.novelty import with_novelty
 from stream_al.core.strategies.table import create
 
-FOLD_VERSION = 6
+FOLD_VERSION = 7
 DAY_MS = 86_400_000
 KEEP_CLOSED_MS = 16 * DAY_MS  # twice the default life of a request; older ones are no longer asked about
 WARM_LABELS, WARM_LABELS_PER_CLASS = 30, 5
@@ -65,6 +71,7 @@ OBSERVED_AT_ONCE = 1_000
 OBSERVE_EVERY_S = 10.0
 RECENT_BUCKETS = 20
 MOST_SHOWN = 20
+PROBE_EVERY, PROBE_SAMPLES = 1_000, 32
 MOST_OPERATIONS = 64  # whose names are remembered
 MOST_PLACES = 8  # of answers about one label, so that they are recognised when they are read again
 
@@ -150,6 +157,8 @@ class Fold:
         self.rebuilding: Rebuilding | None = None
         self.rebuilds = 0
         self.epoch = Epoch()
+        self.probe_samples: list[Features] = []
+        self.probe_due = False
         self.ends: dict[int, int] = {}
         self.buckets = 0
         self.grants: dict[int, Grant] = {}
@@ -246,6 +255,7 @@ class Fold:
         if seen is not None:
             self.strategy.learn(seen)
         self.learned += 1
+        self.probe_due = self.probe_due or self.learned % PROBE_EVERY == 0
         if self.task == "classification":
             self.class_counts[label_key(record.label)] += 1
         self.warmed = self.warmed or (self._knows_enough() and self.learned >= WARM_LABELS)
@@ -355,8 +365,12 @@ class Fold:
         self.model, self.strategy, self.class_counts = again.model, again.strategy, again.class_counts
         self.errors.update(again.errors)  # a corrected label may be one that cannot be learned
         self.rebuilds += 1
+        self.probe_due = True
         self.epoch = Epoch(begin, until)
         self.position = self.version = until + 1
+
+    def _probe(self, _: int, __: Probe) -> None:
+        self.probe_due = False
 
     def _bucket(self, offset: int, record: Bucket) -> None:
         self.buckets = record.number + 1
@@ -398,6 +412,8 @@ class Fold:
     def _observe(self, offset: int, record: Observe) -> None:
         assert self.model is not None
         self.observed += 1
+        if len(self.probe_samples) < PROBE_SAMPLES:
+            self.probe_samples.append(record.features)
         if self.observed > OBSERVED_AT_ONCE:
             self.observe_credit -= 1
         error = self.model.observe(record.features)
@@ -494,6 +510,31 @@ class Fold:
         utility, cold = self.strategy.utility(assessment), ~assessment.answered
         return Scores(p, utility, cold, confidence, m, assessment.values)
 
+    def probe(self) -> Probe:
+        """Return what the model says of the samples that all replicas compare."""
+        scores = self.score(self.probe_samples)
+        shown = [self.shown(scores, i) for i in range(len(self.probe_samples))]
+        if scores.values is not None:
+            return Probe(self.version, values=[s.value for s in shown])
+        return Probe(self.version, [s.probabilities for s in shown])
+
+    def disagreement(self, record: Probe) -> float:
+        """Return the largest difference between a probe and what this model says, before the probe is folded."""
+        n = len(self.probe_samples)
+        if self.version != record.version or n != max(len(record.probabilities), len(record.values)):
+            return math.inf
+        own = self.score(self.probe_samples)
+        if own.values is not None:
+            mine = [self.shown(own, i).value for i in range(n)]
+            return max(map(_apart, record.values, mine), default=0.0)
+        at = {label_key(c): k for k, c in enumerate(self.classes)}
+        pairs = (
+            (p, float(own.probabilities[i, at[key]]) if key in at else None)
+            for i, known in enumerate(record.probabilities)
+            for key, p in known.items()
+        )
+        return max((_apart(p, mine) for p, mine in pairs), default=0.0)
+
     def shown(self, scores: Scores, i: int) -> Shown:
         """Return what is shown of the i-th sample.
 
@@ -511,6 +552,14 @@ class Fold:
         return Shown(self.genesis.model, self.version, top, float(probabilities[order[MOST_SHOWN:]].sum()))
 
 
+def _apart(known: float | None, own: float | None) -> float:
+    """Return how far two numbers are apart, of large ones in proportion; a missing one is infinitely far."""
+    if known is None or own is None:
+        return 0.0 if known is own else math.inf
+    apart = abs(known - own) / max(1.0, abs(known))
+    return apart if math.isfinite(apart) else math.inf
+
+
 def clipped(m: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return m as it enters the modelled variance."""
     return np.clip(m, LOWEST_M, HIGHEST_M)
@@ -523,6 +572,7 @@ _FOLD: dict[str, Callable[[Fold, int, Any], None]] = {
     "expire": Fold._expire,
     "correction": Fold._correction,
     "rebuild": Fold._rebuild,
+    "probe": Fold._probe,
     "bucket": Fold._bucket,
     "observe": Fold._observe,
     "grant": Fold._grant,

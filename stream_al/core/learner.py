@@ -212,6 +212,8 @@ class Learner:
         """React to what was read; the caller commits the step and reads it back before the next turn."""
         self.clock_ms = max(self.clock_ms, turn.now_ms)
         step = Step()
+        if self.fold.probe_due and self.fold.probe_samples:
+            step.ledger.append(self.fold.probe())  # before all else: it is about the fold as it stands
         read_requests = turn.read_through.get("requests", 0)
         read_reports = min(turn.read_through.get("reports", 0), read_requests)
         for request in turn.requests:

@@ -429,7 +429,21 @@ class Grant:
     pace: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the learner's model says of the first observed samples, for replicas to compare with their own.
+
+    In classification ``probabilities`` of each sample, by label key, at most 20; in regression ``values``.
+    """
+
+    kind: Literal["probe"] = field(default="probe", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    version: int
+    probabilities: list[dict[str, float]] = field(default_factory=list)
+    values: list[float | None] = field(default_factory=list)
+
+
 Closing = Learned | Skipped | Expired
 LedgerRecord = (
-    Genesis | Budget | Learned | Skipped | Expired | Correction | Bucket | Observe | Grant | Rebuild
+    Genesis | Budget | Learned | Skipped | Expired | Correction | Bucket | Observe | Grant | Rebuild | Probe
 )

@@ -115,6 +115,7 @@ class Figures:
     warming: bool = True
     rebuilding: bool = False
     fold_errors: Mapping[str, int] = field(default_factory=dict)
+    disagreements: int = 0
     budget: Budget = field(default_factory=Budget)
     scorer: ScorerFigures | None = None
     learner: LearnerFigures | None = None
@@ -149,6 +150,7 @@ class Figures:
             warming=fold.warming,
             rebuilding=fold.rebuilding is not None,
             fold_errors=dict(fold.errors),
+            disagreements=service.agreement.disagreements,
             budget=fold.budget,
             scorer=None
             if scorer is None
@@ -174,6 +176,11 @@ def _why_not(service: Service) -> str:
         return ""
     if service.follower.fold.genesis is None:
         return "the ledger has no first record yet; a learner writes it when it has joined its group"
+    if service.agreement.lasting:
+        return (
+            "the model is not the learner's, also after the ledger was folded from its start; compare the versions in"
+            " stream_al_build_info, then restart this process, or the learner if all others say this too"
+        )
     tasks = {"scorer": service.scorer, "learner": service.learner}
     joining = [name for name, task in tasks.items() if task is not None and not task.ready]
     return f"joining the group of the {' and the '.join(joining)}"

@@ -14,7 +14,8 @@ import structlog
 
 from stream_al.codec import decode_ledger
 from stream_al.core.fold import KEEP_CLOSED_MS, Fold, Rebuilding
-from stream_al.core.messages import Genesis, Learned
+from stream_al.core.messages import Genesis, Learned, Probe
+from stream_al.service.agreement import Agreement, Diverged
 from stream_al.service.figures import LEARN_BOUNDS_S, Observations
 from stream_al.service.snapshot import Snapshots
 from stream_al.transport.port import Broker, Closeable, Reader, Record, TopicPartition, Unavailable
@@ -49,6 +50,9 @@ class Follower(Closeable):
     keep_closed_ms
         How long closed requests are remembered: longer than any request can live.
 
+    agreement
+        Compares the model with the ledger's probes; None: they are not looked at.
+
     ``tick``, if set, is called again and again during a long replay, so that a health check sees life;
     ``unlearned`` with the reason and place of each record that the fold could not learn.
     """
@@ -59,8 +63,10 @@ class Follower(Closeable):
         topic: str,
         snapshots: Snapshots | None = None,
         keep_closed_ms: int = KEEP_CLOSED_MS,
+        agreement: Agreement | None = None,
     ) -> None:
         self.broker = broker
+        self.agreement = agreement
         self.keep_closed_ms = keep_closed_ms
         self.tick: Callable[[], None] = no_tick
         self.unlearned: Callable[[str, str, int, int], None] = unnoticed
@@ -132,6 +138,8 @@ class Follower(Closeable):
 
     def _apply(self, record: Record) -> None:
         decoded = decode_ledger(record)
+        if isinstance(decoded, Probe):
+            self._compare(record.offset, decoded)
         started = time.perf_counter()
         before = self.fold.errors.copy()
         self.fold.apply(record.offset, decoded)
@@ -139,6 +147,26 @@ class Follower(Closeable):
             self.unlearned(reason, record.topic, record.partition, record.offset)
         if isinstance(decoded, Learned) and decoded.learn:
             self.learn_s.add(time.perf_counter() - started)
+
+    def _compare(self, offset: int, probe: Probe) -> None:
+        """Compare the model with the learner's.
+
+        Raises
+        ------
+        Diverged
+            They differ; the snapshots are gone, so that the next start folds all of the ledger.
+        """
+        genesis = self.fold.genesis
+        if self.agreement is None or genesis is None:
+            return
+        difference = self.fold.disagreement(probe)
+        if not self.agreement.compare(offset, difference):
+            if self.agreement.lasting:
+                log.error("the model disagrees with the ledger's probe", at=offset, difference=difference)
+            return
+        if self.snapshots is not None:
+            self.snapshots.drop(genesis)
+        raise Diverged(f"by {difference:.3g} at {self.tp}@{offset}")
 
     def position(self) -> int:
         """Return how far the ledger was folded, markers at its end included."""

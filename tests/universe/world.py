@@ -22,11 +22,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import msgspec
 
 from stream_al.codec import BadRecord, answer_bytes, decode_ledger, decode_request, encode
 from stream_al.config import Settings, load
+from stream_al.core import fold
 from stream_al.core.messages import Answer, LabelRequest, Rebuild, timestamp
 from stream_al.service.loop import Service, topic_specs
 from stream_al.transport.embedded import EmbeddedBroker
@@ -46,6 +48,7 @@ FAULTS = (
     "correct", "rebuild",
 )  # fmt: skip
 SESSION_S = 15.0
+PROBE_EVERY = 10  # labels; a universe has few
 
 
 class Killed(BaseException):
@@ -392,12 +395,13 @@ class Universe:
     def run(self) -> Universe:
         """Phase 1: faults. Phase 2: heal and drain; raises AssertionError where that does not come to rest."""
         try:
-            for step in range(self.steps):
-                if step == self.drawn.forgets_at:
-                    self.say("lose_state")
-                    self._lose_state()
-                self._step()
-            self._heal()
+            with patch.object(fold, "PROBE_EVERY", PROBE_EVERY):
+                for step in range(self.steps):
+                    if step == self.drawn.forgets_at:
+                        self.say("lose_state")
+                        self._lose_state()
+                    self._step()
+                self._heal()
             return self
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
