@@ -399,6 +399,12 @@ METRICS: tuple[Entry, ...] = (
         _one(lambda f: f.disagreements),
     ),
     Entry(
+        "stream_al_rejoins_total", "counter", ("client",), "rejoins", "process",
+        "Times that the `scorer` or `learner` got nothing for a minute although records waited, and joined its group "
+        "anew; if that does not help for another minute the process ends.",
+        lambda f: _by_name(f.rejoins),
+    ),
+    Entry(
         "stream_al_rebuilding", "gauge", (), "", "process",
         "1 while this process folds earlier records of the ledger again for `stream-al rebuild`; it goes on with "
         "the model it has.",

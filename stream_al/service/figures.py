@@ -116,6 +116,7 @@ class Figures:
     rebuilding: bool = False
     fold_errors: Mapping[str, int] = field(default_factory=dict)
     disagreements: int = 0
+    rejoins: Mapping[str, int] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
     scorer: ScorerFigures | None = None
     learner: LearnerFigures | None = None
@@ -151,6 +152,11 @@ class Figures:
             rebuilding=fold.rebuilding is not None,
             fold_errors=dict(fold.errors),
             disagreements=service.agreement.disagreements,
+            rejoins={
+                name: task.watchdog.rejoins
+                for name, task in (("scorer", scorer), ("learner", learner))
+                if task is not None
+            },
             budget=fold.budget,
             scorer=None
             if scorer is None

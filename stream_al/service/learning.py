@@ -41,6 +41,7 @@ from stream_al.core.model_spec import ModelSpecError, digest
 from stream_al.service.figures import WAIT_BOUNDS_S, Observations
 from stream_al.service.follower import Follower
 from stream_al.service.trouble import Trouble
+from stream_al.service.watchdog import Watchdog
 from stream_al.transport.port import (
     Broker,
     Closeable,
@@ -130,6 +131,7 @@ class LearnerTask(Closeable):
         self.rejections: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
         self.wait_s = Observations(WAIT_BOUNDS_S)
+        self.watchdog = Watchdog(broker, "the learner")
         self.unusable = Trouble(log, "a record could not be used; it is in the dead letters")
 
     @property
@@ -189,7 +191,17 @@ class LearnerTask(Closeable):
         if now - self.maintained_ms >= MAINTAIN_EVERY_MS:
             self.maintained_ms = now
             self.broker.maintain()
-        return sum(len(r) for r in records.values())
+        handled = sum(len(r) for r in records.values())
+        if self.machine is machine and self.watchdog.silent(handled, self._read_to(), now):
+            self.abandon()
+        return handled
+
+    def _read_to(self) -> dict[TopicPartition, int]:
+        """Return the next offset of each input."""
+        assert self.fast is not None
+        assert self.slow is not None
+        both = _Both(self.fast, self.slow, self.inputs["answers"])
+        return {tp: both.position(tp) for tp in self.tps}
 
     def _stand_by(self, timeout_s: float) -> int:
         handled = self.follower.advance(timeout_s=timeout_s)
