@@ -2,13 +2,15 @@
 
 The real machines run over each stream in virtual time, with a budget of 5 %. Every 500 samples each full window, of
 1,000 and of 5,000 samples, is compared with the truth over exactly the samples in its buckets, which end where
-answers had time to come. Five settings:
+answers had time to come. Six settings:
 
 * plain: every sample has an id of its own; labels come within a turn;
 * twice: every id comes twice, the second time in another order, so a known label may close a request at once;
 * few ids: 300 samples, over and over;
 * late: labels come 500 samples late;
-* lost: a quarter of the hard labels (utility above one half) and one in twenty of the easy ones never come.
+* lost: a quarter of the hard labels (utility above one half) and one in twenty of the easy ones never come;
+* capped: 200 labels an hour at two samples a second, about half of what 5 % would be: requests come in grants of half a
+  minute, and samples that nobody had a token for are uncovered.
 
 Bars are means over the streams.
 """
@@ -40,10 +42,11 @@ from stream_al.transport.port import Output
 FRACTION = 0.05
 WINDOWS = (1_000, 5_000)
 EVERY = 500
-VARIANTS = ("plain", "twice", "few ids", "late", "lost")
+VARIANTS = ("plain", "twice", "few ids", "late", "lost", "capped")
 ESTIMATORS = ("dr", "hajek", "naive")
 LATE, FEW, REPEATED_AFTER = 500, 300, 500
 LOST_HARD, LOST_EASY = 0.25, 0.05
+PER_HOUR, SLOWLY = 200, 2.0  # samples a second
 REST_TURNS = 8  # after the stream: requests are read, answered, learned, and reported
 
 Named = tuple[str, Row]
@@ -73,10 +76,12 @@ class Forgetful(Annotator):
 class Measured(Simulation):
     """A simulation that names its samples and remembers, by offset, which the shown class got right."""
 
-    def __init__(self, settings: Settings, named: Sequence[Named], *, delay: int, forgetful: bool) -> None:
+    def __init__(
+        self, settings: Settings, named: Sequence[Named], *, delay: int, forgetful: bool, **more: float
+    ) -> None:
         self.names = iter([name for name, _ in named])
         self.correct = np.zeros(len(named), dtype=bool)
-        super().__init__(settings, [row for _, row in named], delay=delay)
+        super().__init__(settings, [row for _, row in named], delay=delay, **more)
         if forgetful:
             self.annotator = Forgetful(self.broker, settings, self.truth, max(delay, 1))
 
@@ -160,13 +165,16 @@ def measure(name: str, variant: str, n: int, seed: int) -> Result:
     logs.configure("error")
     samples = named(name, variant, n, seed)
     delay = LATE if variant == "late" else 0
-    with Measured(
-        settings_of(coin_seed(name, seed)), samples, delay=delay, forgetful=variant == "lost"
-    ) as simulation:
+    capped = variant == "capped"
+    settings = settings_of(coin_seed(name, seed), *([f"budget.per_hour={PER_HOUR}"] if capped else []))
+    pace = {"samples_per_s": SLOWLY} if capped else {}
+    with Measured(settings, samples, delay=delay, forgetful=variant == "lost", **pace) as simulation:
         judged = list(simulation.looks())
+        sums = simulation.fold.accuracy.everything.sums
         return {
             "stream": name, "variant": variant, "seed": seed, "judged": judged, "over": simulation.over,
             "spend": simulation.requests / (FRACTION * n) - 1, "true": float(simulation.correct.mean()),
+            "uncovered": sums.uncovered / sums.samples,
         }  # fmt: skip
 
 
@@ -260,13 +268,14 @@ def tell(runs: Sequence[Result]) -> None:
             points(mean(r["spend"] for r in held)),
             points(mean(abs(r["spend"]) for r in held)),
             f"{max(r['over'] for r in held):.1f}",
+            percent(mean(r["uncovered"] for r in held)),
         )
         for variant in VARIANTS
         if (held := _of(runs, variant=variant))
     ]
     table(
         "Spending against 5 % of the samples, in per cent",
-        ("", "mean", "mean error", "most over the limit, labels"),
+        ("", "mean", "mean error", "most over the limit, labels", "uncovered %"),
         rows,
     )
 
@@ -275,7 +284,7 @@ def judge(runs: Sequence[Result], *, slack: bool) -> Bars:
     """Hold the figures against the bars; a quick run has few looks, so its bars are wider."""
     least, most, bias, spend = (0.85, 1.0, 0.015, 0.06) if slack else (0.93, 0.99, 0.005, 0.02)
     bars = Bars()
-    for variant in ("plain", "twice", "few ids"):
+    for variant in ("plain", "twice", "few ids", "capped"):
         held = _of(runs, variant=variant)
         for window in _windows_of(held):
             dr = figures(held, window, "dr")

@@ -258,6 +258,21 @@ class Model(Section):
         examples=[["fraud", "ok"]],
         json_schema_extra={"minItems": 2},
     )
+    cooperative: bool = Field(
+        default=False,
+        description="Cooperative learning: what the classifier is sure of teaches it, too, with half the weight of "
+        "a label. A twin without it watches and takes over where that does harm. It costs a second model, and "
+        "no gain was measured.",
+    )
+
+    @field_validator("cooperative")
+    @classmethod
+    def _cooperative(cls, cooperative: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - as pydantic calls it
+        if cooperative and info.data.get("task") == "regression":
+            raise ValueError(
+                "a number is never sure; in regression leave it out, or write model.task: classification"
+            )
+        return cooperative
 
     @field_validator("classes")
     @classmethod

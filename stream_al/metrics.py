@@ -439,6 +439,16 @@ METRICS: tuple[Entry, ...] = (
         _of_learner(lambda x: _counts(SIGNALS, x.drift_alarms)),
     ),
     Entry(
+        "stream_al_pseudo_labels_total", "counter", (), "samples", "owner",
+        "With `model.cooperative`: samples learned with the class that the model was sure of.",
+        _learner(lambda x: x.pseudo_labels),
+    ),
+    Entry(
+        "stream_al_pseudo_labels_stopped", "gauge", (), "", "owner",
+        "1 once pseudo-labels turned out to do harm, and the model without them has taken over; else 0.",
+        _learner(lambda x: float(x.pseudo_labels_stopped)),
+    ),
+    Entry(
         "stream_al_dead_letters_total", "counter", ("stage", "reason"), "records", "process",
         "Records written to the dead letters by this process: those of stage `learner` while it owns the "
         "ledger.",

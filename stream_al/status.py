@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from stream_al.core.accuracy import Estimate
 from stream_al.core.classification import ClassReport
+from stream_al.core.cooperative import Cooperation
 from stream_al.core.drift import Alarm
 from stream_al.core.fold import Epoch
 from stream_al.core.messages import Sums, Task
@@ -151,6 +152,8 @@ class Status:
     by_class_window: int
     drift_alarms: Mapping[str, int]
     last_drift_alarm: Alarm | None
+    cooperative: Cooperation
+    pseudo_labels: int
     pending: Pending
     lags: tuple[Lag, ...]
     fold_errors: Mapping[str, int]

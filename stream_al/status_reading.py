@@ -175,6 +175,8 @@ class Observer(Closeable):
             by_class_window=windows[-1],
             drift_alarms=dict(fold.drift.alarms),
             last_drift_alarm=fold.drift.latest[-1] if fold.drift.latest else None,
+            cooperative=fold.cooperation,
+            pseudo_labels=fold.pseudo_labels,
             pending=facts.pending,
             lags=tuple(facts.lags),
             fold_errors=dict(fold.errors),

@@ -287,6 +287,14 @@ def test_a_ledger_from_before_there_were_tasks_is_one_of_classification():
     assert old.task == "classification"
 
 
+def test_a_ledger_from_before_cooperative_learning_is_one_without():
+    old = Genesis("id", "samples", {0: 5}, "default", ["river.tree.X"], None, "margin", 1, timestamp(0))
+    value = json.loads(encode(old))
+    del value["cooperative"]
+    assert decode_ledger(Record(json.dumps(value).encode())) == old
+    assert not old.cooperative
+
+
 def test_a_skip():
     assert answer({"id": "s", "skip": True}) == Answer("s", skip=True)
 

@@ -169,6 +169,7 @@ def test_settings_do_not_change():
         ("model: {classes: [a, a]}", "config.yaml:1 model.classes: 'a' is named twice; write each class once"),
         ("model: {task: ranking}", "config.yaml:1 model.task: 'ranking' is not one of classification, regression; write for example classification"),
         ("model: {task: regression, classes: [a, b]}", "config.yaml:1 model.classes: there are no classes in regression; leave it out, or write model.task: classification"),
+        ("model: {task: regression, cooperative: true}", "config.yaml:1 model.cooperative: a number is never sure; in regression leave it out, or write model.task: classification"),
         ("model: {task: regression}\nstrategy: margin", "config.yaml:2 strategy: 'margin' cannot be used in regression; write one of random, stratified: model.task, model.spec (a regressor, or leave it out) and strategy change together"),
         ("model: {task: regression}\nstrategy: stratifed", "config.yaml:2 strategy: 'stratifed' is not one of random, stratified; did you mean stratified?"),
         ("strategy: stratified", "config.yaml:1 strategy: 'stratified' cannot be used in classification; write one of " + ", ".join(CLASSIFICATION)),

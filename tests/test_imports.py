@@ -25,6 +25,7 @@ LAYERS = (
         "core.estimate",
         "core.sequence",
         "core.drift",
+        "core.cooperative",
         "core.calibration",
         "models",
     ),

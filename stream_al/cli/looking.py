@@ -145,6 +145,7 @@ def _rows(s: Status) -> list[tuple[str, str]]:
         ("labels", ", ".join(f"{name} {n:,}" for name, n in s.labels.items())),
         ("open", f"{open_.requests:,}{most}{oldest}"),
         *(() if numbers else classes),
+        *((("pseudo-labels", _pseudo_labels(s)),) if s.cooperative != "off" else ()),
         ("dead letters", f"{s.dead_letters.records:,}{f' (latest: {letters})' if letters else ''}"),
         ("fold errors", errors or "0"),
     ]
@@ -169,6 +170,11 @@ def _drift(s: Status) -> str:
         return "no alarm"
     counts = ", ".join(f"{signal} {n}" for signal, n in sorted(s.drift_alarms.items()))
     return f"alarms: {counts}; the last one after {last.samples:,} samples"
+
+
+def _pseudo_labels(s: Status) -> str:
+    ended = "; they did harm, and the model without them has taken over" if s.cooperative == "stopped" else ""
+    return f"{s.pseudo_labels:,}{ended}"
 
 
 def _speed(per_s: float | None) -> str:

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from stream_al.core.accuracy import Accuracy, Estimate, Terms
 from stream_al.core.calibration import HEAVIEST, HIGHEST_M, LOWEST_M, Calibration
 from stream_al.core.classification import Answered
+from stream_al.core.cooperative import OBSERVES_PER_LABEL, Cooperation, Cooperative, is_calm
 from stream_al.core.drift import Drift
 from stream_al.core.labels import Label, Value, label_key
 from stream_al.core.messages import (
@@ -63,7 +64,7 @@ from stream_al.core.strategies.base import QueryStrategy
 from stream_al.core.strategies.novelty import with_novelty
 from stream_al.core.strategies.table import create
 
-FOLD_VERSION = 7
+FOLD_VERSION = 8
 DAY_MS = 86_400_000
 KEEP_CLOSED_MS = 16 * DAY_MS  # twice the default life of a request; older ones are no longer asked about
 WARM_LABELS, WARM_LABELS_PER_CLASS = 30, 5
@@ -141,6 +142,7 @@ class Fold:
         self.genesis: Genesis | None = None
         self.budget = Budget(fraction=0.0)  # until the ledger names one, nothing may be asked
         self.model: Model | None = None
+        self.cooperative: Cooperative | None = None
         self.strategy: QueryStrategy | None = None
         self.calibration = Calibration()
         self.accuracy = Accuracy()
@@ -206,6 +208,8 @@ class Fold:
             return
         self.genesis = record
         self.model = Model(record.spec, classes=record.classes, seed=record.seed, task=record.task)
+        if record.cooperative and record.task == "classification":
+            self.cooperative = Cooperative.beside(self.model)
         self.strategy = create(record.strategy)
         self._advance_clock(record.created_at)
 
@@ -247,6 +251,9 @@ class Fold:
     def _learn(self, record: Learned) -> None:
         assert self.model is not None
         assert self.strategy is not None
+        if self.cooperative is not None:
+            weight = self._weight(record.query.inclusion_probability)
+            self.model = self.cooperative.label(self.model, record.features, record.label, weight)
         seen = self.model.assess([record.features]) if self.strategy.stateful else None
         error = self.model.learn(record.features, record.label)
         if error is not None:
@@ -288,15 +295,20 @@ class Fold:
         terms, answered = Terms.of(p, m, correct=correct), Answered.of(p, record.model, key)
         self.accuracy.label(record.source.partition, record.source.offset, terms, answered)
         if record.model.confidence > 0:
-            weight = min(self.mean_p / p, HEAVIEST)
-            self.calibration.learn(record.model.confidence, correct=correct, weight=weight)
+            self.calibration.learn(record.model.confidence, correct=correct, weight=self._weight(p))
             if self.drift.label(offset, m, correct=correct):
                 self._drifted(offset)
+
+    def _weight(self, p: float) -> float:
+        """Return what a label counts where all samples are meant, on average 1; 0 where p says nothing."""
+        return min(self.mean_p / p, HEAVIEST) if 0 < p <= 1 else 0.0
 
     def _drifted(self, offset: int) -> None:
         """React to an alarm: what is told since the last one begins anew, and the model may forget."""
         assert self.model is not None
         self.accuracy.begin_epoch()
+        if self.cooperative is not None:
+            self.cooperative.on_drift()
         error = self.model.on_drift()
         if error is not None:
             self.errors[error] += 1
@@ -362,7 +374,8 @@ class Fold:
         assert self.rebuilding is not None
         begin, until, again = self.rebuilding.begin, self.rebuilding.until, self.rebuilding.fold
         self.rebuilding = None
-        self.model, self.strategy, self.class_counts = again.model, again.strategy, again.class_counts
+        self.model, self.cooperative, self.strategy = again.model, again.cooperative, again.strategy
+        self.class_counts = again.class_counts
         self.errors.update(again.errors)  # a corrected label may be one that cannot be learned
         self.rebuilds += 1
         self.probe_due = True
@@ -391,7 +404,7 @@ class Fold:
         self.last_bucket_ms = last
         if self._recent:
             seconds, learned = (last - self._recent[-1][2]) / 1000, self.learned - self._recent[-1][3]
-            credit = self.observe_credit + max(learned, seconds / OBSERVE_EVERY_S)
+            credit = self.observe_credit + max(self._per_label * learned, seconds / OBSERVE_EVERY_S)
             self.observe_credit = min(credit, OBSERVED_AT_ONCE)
         self._recent.append((record.sums.samples, first, last, self.learned))
         recent = self.accuracy.latest(RECENT_BUCKETS)
@@ -406,7 +419,7 @@ class Fold:
             return
         samples = sum(r[0] for r in self._recent)
         seconds = max(0.0, (self._recent[-1][2] - self._recent[0][1]) / 1000)
-        labels = self.learned - self._recent[0][3]
+        labels = self._per_label * (self.learned - self._recent[0][3])
         self.observe_rate = min(1.0, 2 * max(labels, seconds / OBSERVE_EVERY_S) / max(samples, 1))
 
     def _observe(self, offset: int, record: Observe) -> None:
@@ -416,7 +429,7 @@ class Fold:
             self.probe_samples.append(record.features)
         if self.observed > OBSERVED_AT_ONCE:
             self.observe_credit -= 1
-        error = self.model.observe(record.features)
+        error = self._show(record.features)
         if error is not None:
             self.errors[error] += 1
             return
@@ -425,6 +438,14 @@ class Fold:
             self.strategy.observe(self.model.assess([record.features]))
         if self.learned:
             self.version = offset + 1
+
+    def _show(self, features: Features) -> str | None:
+        """Show a sample without a label to the model, which may be sure of it."""
+        assert self.model is not None
+        if self.cooperative is None:
+            return self.model.observe(features)
+        calm = self.warmed and is_calm(self.drift)
+        return self.cooperative.observe(self.model, features, self.calibration, self.class_counts, calm=calm)
 
     def _grant(self, _: int, record: Grant) -> None:
         self._advance_clock(record.issued_at)
@@ -471,8 +492,26 @@ class Fold:
         return not self.warmed
 
     @property
+    def cooperation(self) -> Cooperation:
+        """Whether the model learns from pseudo-labels, or did until they turned out to do harm."""
+        return "off" if self.cooperative is None else self.cooperative.state
+
+    @property
+    def pseudo_labels(self) -> int:
+        """How many pseudo-labels were learned."""
+        return 0 if self.cooperative is None else self.cooperative.learned.total()
+
+    @property
+    def _per_label(self) -> int:
+        """How many observes a learned label admits."""
+        return OBSERVES_PER_LABEL if self.cooperation == "on" else 1
+
+    @property
     def observe_room(self) -> int:
-        """How many observes may enter the ledger: 1,000 at once, then one a learned label or one in 10 s."""
+        """How many observes may enter the ledger: 1,000 at once, then one in 10 s or one a learned label.
+
+        While the model learns from pseudo-labels, four a learned label.
+        """
         return max(OBSERVED_AT_ONCE - self.observed, int(self.observe_credit), 0)
 
     def grants_of(self, partition: int) -> list[Grant]:

@@ -265,7 +265,10 @@ Report = Tally | Observe | Rebuild
 
 @dataclass(frozen=True, slots=True)
 class Genesis:
-    """The first record: what every replica obeys. ``start`` is the first offset of each partition then known."""
+    """The first record: what every replica obeys. ``start`` is the first offset of each partition then known.
+
+    ``cooperative`` says whether a classifier also learns what it is sure of.
+    """
 
     kind: Literal["genesis"] = field(default="genesis", kw_only=True)
     schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
@@ -279,6 +282,7 @@ class Genesis:
     seed: int
     created_at: str
     task: Task = "classification"
+    cooperative: bool = False
 
 
 @dataclass(frozen=True, slots=True)

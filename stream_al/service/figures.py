@@ -96,6 +96,8 @@ class LearnerFigures:
     by_class_window: str = ""
     drift_alarms: Mapping[str, int] = field(default_factory=dict)
     rebuilds: int = 0
+    pseudo_labels: int = 0
+    pseudo_labels_stopped: bool = False
     label_wait_s: Histogram = field(default_factory=Observations(WAIT_BOUNDS_S).picture)
 
 
@@ -231,6 +233,8 @@ def _learner(service: Service) -> LearnerFigures:
         by_class_window=str(windows[-1]),
         drift_alarms=dict(fold.drift.alarms),
         rebuilds=fold.rebuilds,
+        pseudo_labels=fold.pseudo_labels,
+        pseudo_labels_stopped=fold.cooperation == "stopped",
         label_wait_s=task.wait_s.picture(),
     )
 

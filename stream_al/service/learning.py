@@ -505,6 +505,7 @@ def found(broker: Broker, settings: Settings, now_ms: int) -> Genesis:
         seed=settings.seed,
         created_at=timestamp(now_ms),
         task=settings.model.task,
+        cooperative=settings.model.cooperative,
     )
 
 
@@ -528,6 +529,7 @@ def compare(genesis: Genesis, settings: Settings) -> None:
         "model.task": (genesis.task, settings.model.task),
         "model.spec": (genesis.spec, settings.model.spec),
         "model.classes": (genesis.classes, classes),
+        "model.cooperative": (genesis.cooperative, settings.model.cooperative),
         "strategy": (genesis.strategy, settings.strategy),
         "seed": (genesis.seed, settings.seed),
         "name": (genesis.model, settings.name),

@@ -165,6 +165,7 @@ def test_what_a_run_did_can_be_read_from_outside(cli, simulated, place):
     assert status["accuracy"]["all"]["labels"] == simulated.labels
     assert sum(lag["records"] for lag in status["lags"] if lag["group"] == "stream-al-scorer") == 0
     assert status["silent"] == []
+    assert (status["cooperative"], status["pseudo_labels"]) == ("off", 0)
     assert not (place / "state").exists()
 
 
@@ -184,6 +185,23 @@ def test_nothing_is_cut_off_on_a_narrow_terminal(cli, simulated, monkeypatch):
         shown = cli("status").stdout
         assert "…" not in shown
         assert max(map(len, shown.splitlines())) <= int(width)
+
+
+def test_with_cooperative_learning_it_says_how_much_the_model_taught_itself(cli, settings):
+    from stream_al.simulate import Simulation
+
+    stream = (({"x": (-1.0) ** i * (1 + i % 5)}, ["neg", "pos"][i % 2 == 0]) for i in range(600))
+    chosen = settings("state_dir=null", "model.cooperative=true")
+    with Simulation(chosen, stream, path="log.db", delay=50) as simulation:
+        for _ in simulation.run():
+            pass
+        pseudo = simulation.fold.pseudo_labels
+    (status,) = jsons(cli("status", "--json").stdout)
+    assert (status["cooperative"], status["pseudo_labels"]) == ("on", pseudo)
+    assert pseudo > 0
+    shown = cli("status").stdout
+    assert "pseudo-labels" in shown
+    assert "did harm" not in shown
 
 
 @pytest.fixture

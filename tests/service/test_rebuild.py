@@ -89,7 +89,9 @@ def test_the_new_model_is_that_of_the_range_with_corrected_labels(run, share):
     assert (fold.closed, fold.accuracy.window(None), fold.learned) == (closed, window, learned_before)
 
 
-def test_everybody_goes_on_with_the_same_model(run, tmp_path):
+@pytest.mark.parametrize("cooperative", ["false", "true"])
+def test_everybody_goes_on_with_the_same_model(cooperative, tmp_path):
+    run = Lockstep(sets=[f"model.cooperative={cooperative}"]).run(rounds=20)
     correct(run)
     ask(run, 30)
     on(run)
