@@ -21,6 +21,7 @@ from stream_al.core.messages import (
     Answer,
     Bucket,
     Budget,
+    Correction,
     Expired,
     Feature,
     Features,
@@ -31,7 +32,9 @@ from stream_al.core.messages import (
     LedgerRecord,
     Observe,
     Prediction,
+    Probe,
     Query,
+    Rebuild,
     Report,
     Sample,
     Shown,
@@ -55,6 +58,7 @@ SMALLEST_P = 1e-12
 LARGEST_OFFSET = 2**53
 LARGEST_SUM = 1e15
 LONGEST_LABEL = 1_000
+LONGEST_OPERATION = 64
 MAX_MESSAGE = 200
 
 
@@ -496,13 +500,16 @@ _RECORDS: dict[str, tuple[Callable[[bytes], Any], tuple[str, ...]]] = {
         ("label", Learned, ("received_at",)),
         ("skip", Skipped, ("received_at",)),
         ("expire", Expired, ("expired_at",)),
+        ("correction", Correction, ("received_at",)),
         ("bucket", Bucket, ("first_at", "last_at")),
         ("observe", Observe, ()),
         ("grant", Grant, ("issued_at", "until")),
+        ("rebuild", Rebuild, ("requested_at",)),
+        ("probe", Probe, ()),
         ("tally", Tally, ("first_at", "last_at")),
     )
 }
-_REPORTS = ("tally", "observe")
+_REPORTS = ("tally", "observe", "rebuild")
 
 
 def encode(value: LedgerRecord | Report | Prediction) -> bytes:
@@ -541,6 +548,10 @@ def decode_report(record: Record) -> Report:
         raise BadRecord("unknown_kind", f"report: kind {found.kind!r} does not belong here")
     if isinstance(found, Tally):
         _check_tally(found)
+    if isinstance(found, Rebuild) and not (
+        0 <= found.from_offset < LARGEST_OFFSET and 0 < len(found.id) <= LONGEST_OPERATION
+    ):
+        raise BadRecord("wrong_type", "report: a rebuild from no offset, or with no name that can be kept")
     report: Report = found
     return report
 

@@ -44,7 +44,7 @@ from stream_al.core.regression import Errors
 from stream_al.service.figures import Figures, Histogram, LearnerFigures, ScorerFigures
 
 SAMPLE_OUTCOMES = ("requested", "passed", "uncovered", "invalid", "skipped")
-CLOSINGS = ("learned", "credited", "skipped", "expired", "withdrawn")
+CLOSINGS = ("learned", "credited", "skipped", "expired", "withdrawn", "corrected")
 REJECTIONS = get_args(Rejection)
 UNREADABLE = {
     "scorer": ("empty", "not_json", "too_large", "wrong_type"),
@@ -56,6 +56,8 @@ FOLD_ERRORS = (
     "second_genesis",
     "closed_twice",
     "no_probability",
+    "corrects_nothing",
+    "rebuilt_twice",
     UNKNOWN_CLASS,
     POISONED,
 )
@@ -262,8 +264,8 @@ METRICS: tuple[Entry, ...] = (
     Entry(
         "stream_al_labels_total", "counter", ("outcome",), "labels", "owner",
         "Requests closed in the ledger: `learned`, `credited` (the same answer, learned once already), "
-        "`skipped`, `expired`, `withdrawn`. Labels rejected by this process: `unknown_request`, "
-        "`closed_request`, `id_mismatch`.",
+        "`skipped`, `expired`, `withdrawn`; and learned labels `corrected` later. Labels rejected by this process: "
+        "`unknown_request`, `closed_request`, `id_mismatch`.",
         _of_learner(_labels),
     ),
     Entry(
@@ -389,6 +391,29 @@ METRICS: tuple[Entry, ...] = (
         "Version of the model in use: the ledger offset after the last record that changed it; 0 before "
         "the first label.",
         _one(lambda f: f.model_version),
+    ),
+    Entry(
+        "stream_al_disagreements_total", "counter", (), "probes", "process",
+        "Probes of the ledger at which this process's model was not the learner's, by more than 1e-6. At the first it "
+        "folds the ledger from its start; if that does not help, it is not ready.",
+        _one(lambda f: f.disagreements),
+    ),
+    Entry(
+        "stream_al_rejoins_total", "counter", ("client",), "rejoins", "process",
+        "Times that the `scorer` or `learner` got nothing for a minute although records waited, and joined its group "
+        "anew; if that does not help for another minute the process ends.",
+        lambda f: _by_name(f.rejoins),
+    ),
+    Entry(
+        "stream_al_rebuilding", "gauge", (), "", "process",
+        "1 while this process folds earlier records of the ledger again for `stream-al rebuild`; it goes on with "
+        "the model it has.",
+        _one(lambda f: float(f.rebuilding)),
+    ),
+    Entry(
+        "stream_al_rebuilds_total", "counter", (), "rebuilds", "owner",
+        "Times that the model was begun anew.",
+        _learner(lambda x: x.rebuilds),
     ),
     Entry(
         "stream_al_ledger_lag_records", "gauge", (), "records", "process",

@@ -16,6 +16,7 @@ from stream_al.core.accuracy import Estimate
 from stream_al.core.classification import ClassReport
 from stream_al.core.cooperative import Cooperation
 from stream_al.core.drift import Alarm
+from stream_al.core.fold import Epoch
 from stream_al.core.messages import Sums, Task
 from stream_al.core.regression import Errors
 from stream_al.wording import duration, shortened
@@ -124,6 +125,7 @@ class Facts:
     answers_late_s: float = 3600.0
     latest_ids: Sequence[str] = ()
     clock_ahead_s: float = 0.0
+    disagrees: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class Status:
     classes: tuple[str, ...]
     warming: bool
     strategy: str
+    epoch: Epoch
     labels: Mapping[str, int]
     rates: Rates
     budget: Spending
@@ -343,11 +346,22 @@ def _clocks(facts: Facts) -> Finding | None:
     )
 
 
+def _disagrees(facts: Facts) -> Finding | None:
+    if not facts.disagrees:
+        return None
+    return Finding(
+        "learner",
+        "the ledger folded here gives another model than its latest probe says: the learner's state is spoiled,"
+        " or the libraries here are others",
+        "compare the versions in stream_al_build_info; restart the learner with an empty state directory",
+    )
+
+
 def _returning(facts: Facts) -> Finding | None:
     return returning_finding(facts.latest_ids)
 
 
 _CHAIN: tuple[Callable[[Facts], Finding | None], ...] = (
     _no_ledger, _no_samples, _only_old_samples, _nobody_scores, _no_tokens, _nobody_learns, _nobody_answers,
-    _unknown_ids, _returning, _clocks,
+    _unknown_ids, _returning, _clocks, _disagrees,
 )  # fmt: skip

@@ -16,6 +16,7 @@ from stream_al.core.labels import label_key
 from stream_al.core.learner import answers_read
 from stream_al.core.messages import Bucket, Sums, milliseconds, timestamp
 from stream_al.scan import begins, ends, scan
+from stream_al.service.agreement import Agreement
 from stream_al.service.follower import Follower
 from stream_al.service.snapshot import Snapshots
 from stream_al.status import (
@@ -84,6 +85,7 @@ class Observer(Closeable):
     ) -> None:
         self.broker, self.settings, self.clock, self.patience_s = broker, settings, clock, patience_s
         self.follower: Follower | None = None
+        self.agreement = Agreement(folds_again=False)
         self.before: tuple[float, list[Lag]] | None = None
         s = settings.samples
         self.decode = SampleDecoder(s.id, s.features, s.timestamp, s.max_bytes)
@@ -123,7 +125,9 @@ class Observer(Closeable):
                 return Fold()
             kept = self.settings.state_dir
             snapshots = Snapshots(kept) if kept is not None and (kept / "key").exists() else None
-            self.follower = Follower(self.broker, self.settings.topics.ledger, snapshots)
+            self.follower = Follower(
+                self.broker, self.settings.topics.ledger, snapshots, agreement=self.agreement
+            )
         self.follower.catch_up(self.follower.end())
         return self.follower.fold
 
@@ -141,6 +145,7 @@ class Observer(Closeable):
             since_label_s=(now - fold.last_label_ms) / 1000 if fold.last_label_ms else None,
             answers_late_s=min(LATE_S, s.labels.ttl_s / 4),
             latest_ids=self._latest_ids(),
+            disagrees=self.agreement.lasting,
             **read,
         )
 
@@ -156,9 +161,10 @@ class Observer(Closeable):
             classes=tuple(label_key(c) for c in fold.classes),
             warming=fold.warming,
             strategy=genesis.strategy if genesis else self.settings.strategy,
+            epoch=fold.epoch,
             labels={
                 name: fold.outcomes[name]
-                for name in ("learned", "credited", "skipped", "expired", "withdrawn")
+                for name in ("learned", "credited", "skipped", "expired", "withdrawn", "corrected")
             },
             rates=speeds,
             budget=facts.spending,

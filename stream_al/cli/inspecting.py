@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_al.config import Settings
-    from stream_al.core.messages import Bucket, Closing, Genesis, LabelRequest, Learned, Source
+    from stream_al.core.messages import Bucket, Closing, Correction, Genesis, LabelRequest, Learned, Source
     from stream_al.transport.port import Broker, Record
 
 MOST_SAMPLES = 100_000
@@ -39,6 +39,7 @@ class Case:
     coin: float | None = None
     closing: Closing | None = None
     closing_offset: int | None = None
+    corrections: list[Correction] = field(default_factory=list)
     bucket: Bucket | None = None
     prediction: Any = None
     dead: str = ""  # why it could not be read
@@ -151,7 +152,7 @@ class _Inspector:
 
     def _ledger(self, record: Record) -> None:
         from stream_al.codec import decode_ledger
-        from stream_al.core.messages import Expired, Genesis, Learned, Skipped
+        from stream_al.core.messages import Correction, Expired, Genesis, Learned, Skipped
 
         if self.genesis is not None and not self._mentions(record):
             return
@@ -162,6 +163,10 @@ class _Inspector:
             case = self.search.case(entry.source)
             if case.closing is None:  # the fold ignores a second one
                 case.id, case.closing, case.closing_offset = entry.id, entry, record.offset
+        if isinstance(entry, Correction):
+            for case in self.search.cases.values():
+                if isinstance(case.closing, Learned) and case.closing.answer == entry.corrects:
+                    case.corrections.append(entry)
 
     def _place(self) -> None:
         """Take a wanted place (``3-91823``, ``samples-3-91823``) for a sample, if the partition holds it."""
@@ -384,7 +389,11 @@ def _closing(case: Case) -> list[tuple[str, str]]:
     closed = ("closed", f"{c.received_at}{by} from {c.answer}, ledger offset {case.closing_offset}")
     if not isinstance(c, Learned):
         return [closed]
-    return [("label", f"{label_key(c.label)}; {_verdict(c)}"), closed]
+    corrected = [
+        ("corrected", f"{x.received_at}{f' by {x.annotator}' if x.annotator else ''} to {label_key(x.label)}")
+        for x in case.corrections
+    ]
+    return [("label", f"{label_key(c.label)}; {_verdict(c)}"), closed, *corrected]
 
 
 def _verdict(c: Learned) -> str:

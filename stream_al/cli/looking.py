@@ -116,6 +116,7 @@ def _rows(s: Status) -> list[tuple[str, str]]:
     from stream_al.wording import duration, shortened
 
     b, open_ = s.budget, s.pending
+    epoch = f"; rebuilt at {s.epoch.until} from {s.epoch.begin} on" if s.epoch.until else ""
     oldest = f", the oldest for {duration(open_.oldest_s)} ({shortened(open_.ids[0])})" if open_.ids else ""
     most = f" of at most {b.max_outstanding:,}" if b.max_outstanding is not None else ""
     letters = ", ".join(f"{reason} {n}" for reason, n in sorted(s.dead_letters.reasons.items()))
@@ -129,7 +130,9 @@ def _rows(s: Status) -> list[tuple[str, str]]:
         ),
         (
             "ledger",
-            f"{s.ledger_id} since {s.founded_at}, position {s.position}" if s.ledger_id else "none yet",
+            f"{s.ledger_id} since {s.founded_at}, position {s.position}{epoch}"
+            if s.ledger_id
+            else "none yet",
         ),
         *(() if numbers else (("classes", ", ".join(s.classes) or "none yet"),)),
         (

@@ -36,6 +36,9 @@ def run(
     Any number of scorers share the samples; of several learners one works and the others stand by. Metrics
     and health are on http.port. The log goes to standard error. SIGTERM and Ctrl-C end the
     process cleanly, after a last commit; a process that is killed loses nothing either.
+
+    A process that gets nothing for a minute although records wait joins its group anew; after another minute
+    it ends with exit code 1, so let something start it again: systemd, Docker or Kubernetes.
     """
     settings = settings_of(config, overrides, level="settings")
     import gc

@@ -6,13 +6,28 @@ Every replica reads the same records in the same order and holds the same state:
 accuracy windows, the drift alarms, the budget in force, the open grants, and what has been closed. ``apply`` is
 total: it never raises on a record that is in the ledger. ``position`` is the next offset to apply; ``version`` is the
 offset after the last record that changed predictions, 0 until the first label was learned.
+
+A ``rebuild`` begins an *epoch*: the model begins anew with the records from an earlier offset on. They are not kept
+here, so the caller reads them again::
+
+    apply(rebuild) ──▶ rebuilding: position stands at the rebuild, the old model answers
+                           │  refold(each record from its ``begin`` up to, not including, its ``until``)
+                           ▼
+                       rebuilt() ──▶ the new model answers, position and version stand behind the rebuild
+
+Only what makes predictions is exchanged; what was decided, closed, granted and estimated stays. What is folded again
+goes through a second ``Fold``, so that there is one way to make a model.
+
+Every 1,000 learned labels, and after each rebuild, a ``probe`` records what the learner's model says of the first 32
+observed samples. It changes nothing here; ``disagreement`` tells a replica how far its own model is from it.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +43,7 @@ from stream_al.core.messages import (
     Bucket,
     Budget,
     Closing,
+    Correction,
     Expired,
     Features,
     Genesis,
@@ -35,6 +51,8 @@ from stream_al.core.messages import (
     Learned,
     LedgerRecord,
     Observe,
+    Probe,
+    Rebuild,
     Shown,
     Skipped,
     Task,
@@ -46,7 +64,7 @@ from stream_al.core.strategies.base import QueryStrategy
 from stream_al.core.strategies.novelty import with_novelty
 from stream_al.core.strategies.table import create
 
-FOLD_VERSION = 6
+FOLD_VERSION = 8
 DAY_MS = 86_400_000
 KEEP_CLOSED_MS = 16 * DAY_MS  # twice the default life of a request; older ones are no longer asked about
 WARM_LABELS, WARM_LABELS_PER_CLASS = 30, 5
@@ -54,6 +72,9 @@ OBSERVED_AT_ONCE = 1_000
 OBSERVE_EVERY_S = 10.0
 RECENT_BUCKETS = 20
 MOST_SHOWN = 20
+PROBE_EVERY, PROBE_SAMPLES = 1_000, 32
+MOST_OPERATIONS = 64  # whose names are remembered
+MOST_PLACES = 8  # of answers about one label, so that they are recognised when they are read again
 
 
 class Closed(NamedTuple):
@@ -61,6 +82,29 @@ class Closed(NamedTuple):
 
     id: str
     at_ms: int
+
+
+class Given(NamedTuple):
+    """A label that was learned: as it is now, and where it and its corrections were given."""
+
+    label: Value
+    places: tuple[str, ...]
+
+
+class Epoch(NamedTuple):
+    """The model in use: folded from ``begin`` on, since the record at ``until``; the first one has neither."""
+
+    begin: int = 0
+    until: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilding:
+    """A rebuild that is under way, and the fold that makes its model."""
+
+    begin: int
+    until: int
+    fold: Fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +153,14 @@ class Fold:
         self.labels: dict[str, tuple[Value, int, str]] = {}
         self.unlabelled: dict[str, int] = {}  # ids of skipped and expired requests, and when
         self.answers: dict[str, str] = {}
+        self.given: dict[str, Given] = {}  # by the position of the answer that was learned
+        self.corrections: dict[str, Value] = {}  # as well; all of them, because any rebuild needs them
+        self.operations: deque[str] = deque(maxlen=MOST_OPERATIONS)
+        self.rebuilding: Rebuilding | None = None
+        self.rebuilds = 0
+        self.epoch = Epoch()
+        self.probe_samples: list[Features] = []
+        self.probe_due = False
         self.ends: dict[int, int] = {}
         self.buckets = 0
         self.grants: dict[int, Grant] = {}
@@ -140,7 +192,8 @@ class Fold:
             self._genesis(offset, record)
         else:
             self._apply(offset, record)
-        self.position = offset + 1
+        if self.rebuilding is None:
+            self.position = offset + 1
 
     def _apply(self, offset: int, record: LedgerRecord) -> None:
         """Fold a record; what nobody foresaw is counted, in the same way by all replicas."""
@@ -183,6 +236,8 @@ class Fold:
         self.outcomes["learned" if record.learn else "credited"] += 1
         self.last_label_ms = self.clock_ms
         self.answers[record.request_id] = record.answer
+        if record.learn:
+            self.given[record.answer] = Given(record.label, (record.answer,))
         known = self.labels.get(record.id)
         if known is None or known[2] != record.answer:  # a label does not stay young by being used again
             self.labels.pop(record.id, None)  # keeps the table in the order of the ledger
@@ -207,6 +262,7 @@ class Fold:
         if seen is not None:
             self.strategy.learn(seen)
         self.learned += 1
+        self.probe_due = self.probe_due or self.learned % PROBE_EVERY == 0
         if self.task == "classification":
             self.class_counts[label_key(record.label)] += 1
         self.warmed = self.warmed or (self._knows_enough() and self.learned >= WARM_LABELS)
@@ -275,6 +331,60 @@ class Fold:
         self.unlabelled[record.id] = self.clock_ms
         self.accuracy.label(record.source.partition, record.source.offset, Terms(unlabelled=1))
 
+    def _correction(self, _: int, record: Correction) -> None:
+        """Note what the label should have been; the model learns it at the next rebuild."""
+        self._advance_clock(record.received_at)
+        given = self.given.get(record.corrects)
+        if given is None:
+            self.errors["corrects_nothing"] += 1
+            return
+        self.outcomes["corrected"] += 1
+        later = (*given.places[1:], record.answer)[-MOST_PLACES:]
+        self.given[record.corrects] = Given(record.label, (record.corrects, *later))
+        self.corrections[record.corrects] = record.label
+        known = self.labels.get(record.id)
+        if known is not None and known[2] == record.corrects:
+            self.labels[record.id] = (record.label, *known[1:])
+
+    def _rebuild(self, offset: int, record: Rebuild) -> None:
+        """Begin to fold again; done twice, the same operation would only cost time."""
+        assert self.genesis is not None
+        if record.id in self.operations:
+            self.errors["rebuilt_twice"] += 1
+            return
+        self.operations.append(record.id)
+        again = Fold(self.keep_closed_ms)
+        again.apply(0, self.genesis)
+        again.apply(0, self.budget)
+        self.rebuilding = Rebuilding(min(max(record.from_offset, 0), offset), offset, again)
+
+    def refold(self, offset: int, record: LedgerRecord | None) -> None:
+        """Fold a record of a rebuild's range once more."""
+        assert self.rebuilding is not None
+        if isinstance(
+            record, Genesis | Rebuild | Correction
+        ):  # it began with the one, and corrects by itself
+            return
+        if isinstance(record, Learned) and record.answer in self.corrections:
+            record = replace(record, label=self.corrections[record.answer])
+        self.rebuilding.fold.apply(offset, record)
+
+    def rebuilt(self) -> None:
+        """Exchange the model for the one that was made of the rebuild's range."""
+        assert self.rebuilding is not None
+        begin, until, again = self.rebuilding.begin, self.rebuilding.until, self.rebuilding.fold
+        self.rebuilding = None
+        self.model, self.cooperative, self.strategy = again.model, again.cooperative, again.strategy
+        self.class_counts = again.class_counts
+        self.errors.update(again.errors)  # a corrected label may be one that cannot be learned
+        self.rebuilds += 1
+        self.probe_due = True
+        self.epoch = Epoch(begin, until)
+        self.position = self.version = until + 1
+
+    def _probe(self, _: int, __: Probe) -> None:
+        self.probe_due = False
+
     def _bucket(self, offset: int, record: Bucket) -> None:
         self.buckets = record.number + 1
         self.accuracy.bucket(record)
@@ -315,6 +425,8 @@ class Fold:
     def _observe(self, offset: int, record: Observe) -> None:
         assert self.model is not None
         self.observed += 1
+        if len(self.probe_samples) < PROBE_SAMPLES:
+            self.probe_samples.append(record.features)
         if self.observed > OBSERVED_AT_ONCE:
             self.observe_credit -= 1
         error = self._show(record.features)
@@ -352,7 +464,7 @@ class Fold:
             if closed.at_ms >= oldest:
                 break
             del self.closed[request_id]
-            self.answers.pop(request_id, None)
+            self.given.pop(self.answers.pop(request_id, ""), None)
         while self.labels:
             name, (_label, at, _answer) = next(iter(self.labels.items()))
             if at >= oldest:
@@ -437,6 +549,31 @@ class Fold:
         utility, cold = self.strategy.utility(assessment), ~assessment.answered
         return Scores(p, utility, cold, confidence, m, assessment.values)
 
+    def probe(self) -> Probe:
+        """Return what the model says of the samples that all replicas compare."""
+        scores = self.score(self.probe_samples)
+        shown = [self.shown(scores, i) for i in range(len(self.probe_samples))]
+        if scores.values is not None:
+            return Probe(self.version, values=[s.value for s in shown])
+        return Probe(self.version, [s.probabilities for s in shown])
+
+    def disagreement(self, record: Probe) -> float:
+        """Return the largest difference between a probe and what this model says, before the probe is folded."""
+        n = len(self.probe_samples)
+        if self.version != record.version or n != max(len(record.probabilities), len(record.values)):
+            return math.inf
+        own = self.score(self.probe_samples)
+        if own.values is not None:
+            mine = [self.shown(own, i).value for i in range(n)]
+            return max(map(_apart, record.values, mine), default=0.0)
+        at = {label_key(c): k for k, c in enumerate(self.classes)}
+        pairs = (
+            (p, float(own.probabilities[i, at[key]]) if key in at else None)
+            for i, known in enumerate(record.probabilities)
+            for key, p in known.items()
+        )
+        return max((_apart(p, mine) for p, mine in pairs), default=0.0)
+
     def shown(self, scores: Scores, i: int) -> Shown:
         """Return what is shown of the i-th sample.
 
@@ -454,6 +591,14 @@ class Fold:
         return Shown(self.genesis.model, self.version, top, float(probabilities[order[MOST_SHOWN:]].sum()))
 
 
+def _apart(known: float | None, own: float | None) -> float:
+    """Return how far two numbers are apart, of large ones in proportion; a missing one is infinitely far."""
+    if known is None or own is None:
+        return 0.0 if known is own else math.inf
+    apart = abs(known - own) / max(1.0, abs(known))
+    return apart if math.isfinite(apart) else math.inf
+
+
 def clipped(m: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return m as it enters the modelled variance."""
     return np.clip(m, LOWEST_M, HIGHEST_M)
@@ -464,6 +609,9 @@ _FOLD: dict[str, Callable[[Fold, int, Any], None]] = {
     "label": Fold._label,
     "skip": Fold._skip,
     "expire": Fold._expire,
+    "correction": Fold._correction,
+    "rebuild": Fold._rebuild,
+    "probe": Fold._probe,
     "bucket": Fold._bucket,
     "observe": Fold._observe,
     "grant": Fold._grant,

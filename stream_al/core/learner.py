@@ -12,7 +12,8 @@ fold has read everything the learner wrote, so whatever is in the fold is final 
 
     answer ──▶ names an open request ──▶ closes it; the first is learned, others of the same id are credited
           ├──▶ names none ──▶ waits a minute ──▶ rejected: unknown_request, or what is known of its id
-          ├──▶ names a closed one ──▶ rejected: closed_request
+          ├──▶ names a closed one ──▶ another label than was learned: a correction
+          │                       └─▶ rejected: closed_request
           ├──▶ names one of another id ──▶ rejected: id_mismatch
           └──▶ was taken before (its position is in the ledger) ──▶ ignored
 
@@ -26,21 +27,24 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Literal
 
 from stream_al.core.fold import Fold
 from stream_al.core.grants import Dealer
+from stream_al.core.labels import Value, label_key
 from stream_al.core.messages import (
     Answer,
     Bucket,
     Budget,
+    Correction,
     Expired,
     LabelRequest,
     Learned,
     LedgerRecord,
     Observe,
+    Rebuild,
     Report,
     Skipped,
     Spent,
@@ -208,13 +212,15 @@ class Learner:
         """React to what was read; the caller commits the step and reads it back before the next turn."""
         self.clock_ms = max(self.clock_ms, turn.now_ms)
         step = Step()
+        if self.fold.probe_due and self.fold.probe_samples:
+            step.ledger.append(self.fold.probe())  # before all else: it is about the fold as it stands
         read_requests = turn.read_through.get("requests", 0)
         read_reports = min(turn.read_through.get("reports", 0), read_requests)
         for request in turn.requests:
             self._request(request, step)
         self._raise_floors(read_requests)
         for report in turn.reports:
-            self._report(report)
+            self._report(report, step)
         for place, written_ms, answer in turn.answers:
             self._answer(place, written_ms, answer, step)
         self._retry_waiting(read_requests, step)
@@ -319,8 +325,7 @@ class Learner:
             known = self.fold.labels.get(answer.id)
             if known is None or known[1] < self.clock_ms - self.label_ttl_ms:
                 return False
-            if known[2] != where:
-                self._reject(place, "closed_request", step)
+            self._answer_again(place, answer, known[2], step)
             return True
         open_request = self.pending.get(answer.request_id)
         if open_request is not None:
@@ -332,9 +337,38 @@ class Learner:
         closed = self.fold.closed.get(answer.request_id)
         if closed is None:
             return False
-        if self.fold.answers.get(answer.request_id) != where:
-            self._reject(place, "closed_request" if closed.id == answer.id else "id_mismatch", step)
+        first = self.fold.answers.get(answer.request_id)
+        if closed.id == answer.id:
+            self._answer_again(place, answer, first, step)
+        elif first != where:
+            self._reject(place, "id_mismatch", step)
         return True
+
+    def _answer_again(self, place: Place, answer: Answer, first: str | None, step: Step) -> None:
+        """Take another answer to what ``first`` closed: itself read again, a correction, or nothing new."""
+        where, given = str(place), self.fold.given.get(first or "")
+        if where == first or (given is not None and where in given.places):
+            return
+        if given is None or first is None or answer.label is None:
+            self._reject(place, "closed_request", step)
+            return
+        corrected = (
+            c.label for c in reversed(step.ledger) if isinstance(c, Correction) and c.corrects == first
+        )
+        label = next(corrected, given.label)
+        if self._same(label, answer.label):
+            self._reject(place, "closed_request", step)
+            return
+        self.waiting.pop(place, None)
+        step.ledger.append(
+            Correction(
+                answer.request_id, answer.id, first, label, answer.label, timestamp(self.clock_ms), where,
+                answer.annotator, answer.labeled_at,
+            )
+        )  # fmt: skip
+
+    def _same(self, a: Value, b: Value) -> bool:
+        return a == b if self.fold.task == "regression" else label_key(a) == label_key(b)
 
     def _unmatched(self, answer: Answer) -> Rejection:
         """Say why an answer names no open request, as far as its id is known."""
@@ -398,12 +432,25 @@ class Learner:
 
     # --- reports ---------------------------------------------------------------------------------------------
 
-    def _report(self, report: Report) -> None:
+    def _report(self, report: Report, step: Step) -> None:
+        if isinstance(report, Rebuild):
+            self._rebuild(report, step)
+            return
         if isinstance(report, Observe):
             if len(self.observes) < MOST_OBSERVES_KEPT:
                 self.observes.append(report)
             return
         self._tally(report)
+
+    def _rebuild(self, asked: Rebuild, step: Step) -> None:
+        """Write what an operator asked for, once: reports are read again until a bucket closes."""
+        genesis = self.fold.genesis
+        done = [*self.fold.operations, *(r.id for r in step.ledger if isinstance(r, Rebuild))]
+        if genesis is None or asked.ledger_id != genesis.ledger_id or asked.id in done:
+            self.dropped["rebuild_again"] += 1
+            return
+        begin = min(asked.from_offset, self.fold.position)
+        step.ledger.append(replace(asked, from_offset=begin, corrections=len(self.fold.corrections)))
 
     def _tally(self, tally: Tally) -> None:
         end = self.ends.get(tally.partition)

@@ -239,7 +239,25 @@ class Observe:
     features: Features
 
 
-Report = Tally | Observe
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """Begin the model anew: fold the ledger's records from ``from_offset`` on once more, labels corrected.
+
+    Asked for as a report and then written to the ledger, where it begins an *epoch*: from this record on every
+    replica has the model that was made so. ``id`` names the operation, so that it is done once; ``corrections`` says
+    how many labels had been corrected by then.
+    """
+
+    kind: Literal["rebuild"] = field(default="rebuild", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    id: str
+    ledger_id: str
+    from_offset: int
+    requested_at: str
+    corrections: int = 0
+
+
+Report = Tally | Observe | Rebuild
 
 
 # --- ledger --------------------------------------------------------------------------------------------------
@@ -360,6 +378,27 @@ class Expired:
 
 
 @dataclass(frozen=True, slots=True)
+class Correction:
+    """Another label for one that was learned: for the next rebuild, the running model stays as it is.
+
+    ``corrects`` is the position of the answer that was learned, ``answer`` that of the one that corrects it.
+    ``request_id`` is None where the answer named the sample alone.
+    """
+
+    kind: Literal["correction"] = field(default="correction", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    request_id: str | None
+    id: str
+    corrects: str
+    old: Value
+    label: Value
+    received_at: str
+    answer: str
+    annotator: str | None = None
+    labeled_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Bucket:
     """The learner's merge of tallies: the unit of time of every estimate.
 
@@ -394,5 +433,21 @@ class Grant:
     pace: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the learner's model says of the first observed samples, for replicas to compare with their own.
+
+    In classification ``probabilities`` of each sample, by label key, at most 20; in regression ``values``.
+    """
+
+    kind: Literal["probe"] = field(default="probe", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    version: int
+    probabilities: list[dict[str, float]] = field(default_factory=list)
+    values: list[float | None] = field(default_factory=list)
+
+
 Closing = Learned | Skipped | Expired
-LedgerRecord = Genesis | Budget | Learned | Skipped | Expired | Bucket | Observe | Grant
+LedgerRecord = (
+    Genesis | Budget | Learned | Skipped | Expired | Correction | Bucket | Observe | Grant | Rebuild | Probe
+)

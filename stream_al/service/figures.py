@@ -95,6 +95,7 @@ class LearnerFigures:
     by_class: ClassReport = NOTHING
     by_class_window: str = ""
     drift_alarms: Mapping[str, int] = field(default_factory=dict)
+    rebuilds: int = 0
     pseudo_labels: int = 0
     pseudo_labels_stopped: bool = False
     label_wait_s: Histogram = field(default_factory=Observations(WAIT_BOUNDS_S).picture)
@@ -114,7 +115,10 @@ class Figures:
     ledger_lag: int = 0
     classes: tuple[str, ...] = ()
     warming: bool = True
+    rebuilding: bool = False
     fold_errors: Mapping[str, int] = field(default_factory=dict)
+    disagreements: int = 0
+    rejoins: Mapping[str, int] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
     scorer: ScorerFigures | None = None
     learner: LearnerFigures | None = None
@@ -147,7 +151,14 @@ class Figures:
             ledger_lag=max(0, end - service.follower.position()),
             classes=tuple(str(c) for c in fold.classes),
             warming=fold.warming,
+            rebuilding=fold.rebuilding is not None,
             fold_errors=dict(fold.errors),
+            disagreements=service.agreement.disagreements,
+            rejoins={
+                name: task.watchdog.rejoins
+                for name, task in (("scorer", scorer), ("learner", learner))
+                if task is not None
+            },
             budget=fold.budget,
             scorer=None
             if scorer is None
@@ -173,6 +184,11 @@ def _why_not(service: Service) -> str:
         return ""
     if service.follower.fold.genesis is None:
         return "the ledger has no first record yet; a learner writes it when it has joined its group"
+    if service.agreement.lasting:
+        return (
+            "the model is not the learner's, also after the ledger was folded from its start; compare the versions in"
+            " stream_al_build_info, then restart this process, or the learner if all others say this too"
+        )
     tasks = {"scorer": service.scorer, "learner": service.learner}
     joining = [name for name, task in tasks.items() if task is not None and not task.ready]
     return f"joining the group of the {' and the '.join(joining)}"
@@ -216,6 +232,7 @@ def _learner(service: Service) -> LearnerFigures:
         by_class=fold.accuracy.by_class(windows[-1]),
         by_class_window=str(windows[-1]),
         drift_alarms=dict(fold.drift.alarms),
+        rebuilds=fold.rebuilds,
         pseudo_labels=fold.pseudo_labels,
         pseudo_labels_stopped=fold.cooperation == "stopped",
         label_wait_s=task.wait_s.picture(),

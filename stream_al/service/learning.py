@@ -41,6 +41,7 @@ from stream_al.core.model_spec import ModelSpecError, digest
 from stream_al.service.figures import WAIT_BOUNDS_S, Observations
 from stream_al.service.follower import Follower
 from stream_al.service.trouble import Trouble
+from stream_al.service.watchdog import Watchdog
 from stream_al.transport.port import (
     Broker,
     Closeable,
@@ -140,6 +141,7 @@ class LearnerTask(Closeable):
         self.rejections: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
         self.wait_s = Observations(WAIT_BOUNDS_S)
+        self.watchdog = Watchdog(broker, "the learner")
         self.unusable = Trouble(log, "a record could not be used; it is in the dead letters")
 
     @property
@@ -175,8 +177,10 @@ class LearnerTask(Closeable):
         return self._work(self.machine, self.member, timeout_s)
 
     def _work(self, machine: Learner, member: Member, timeout_s: float) -> int:
-        self.follower.catch_up(self.must_fold, lambda: self._beat(member))
-        if self.machine is not machine:
+        if self.follower.fold.rebuilding is not None:
+            return self.follower.advance()  # a piece at a time: a scorer beside it goes on meanwhile
+        self.follower.catch_up(self.must_fold, lambda: self._beat(member), through=False)
+        if self.machine is not machine or self.follower.fold.rebuilding is not None:
             return 0
         assert self.fast is not None
         assert self.slow is not None
@@ -197,7 +201,17 @@ class LearnerTask(Closeable):
         if now - self.maintained_ms >= MAINTAIN_EVERY_MS:
             self.maintained_ms = now
             self.broker.maintain()
-        return sum(len(r) for r in records.values())
+        handled = sum(len(r) for r in records.values())
+        if self.machine is machine and self.watchdog.silent(handled, self._read_to(), now):
+            self.abandon()
+        return handled
+
+    def _read_to(self) -> dict[TopicPartition, int]:
+        """Return the next offset of each input."""
+        assert self.fast is not None
+        assert self.slow is not None
+        both = _Both(self.fast, self.slow, self.inputs["answers"])
+        return {tp: both.position(tp) for tp in self.tps}
 
     def _stand_by(self, timeout_s: float) -> int:
         handled = self.follower.advance(timeout_s=timeout_s)

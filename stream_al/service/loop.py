@@ -19,6 +19,7 @@ import structlog
 
 from stream_al.config import Settings
 from stream_al.core.fold import KEEP_CLOSED_MS
+from stream_al.service.agreement import Agreement, Diverged
 from stream_al.service.figures import Figures
 from stream_al.service.follower import Follower, no_tick
 from stream_al.service.learning import LearnerTask
@@ -94,7 +95,7 @@ def open_broker(settings: Settings) -> Broker:
     return broker
 
 
-def open_follower(broker: Broker, settings: Settings) -> Follower:
+def open_follower(broker: Broker, settings: Settings, agreement: Agreement) -> Follower:
     """Follow the ledger, from a snapshot in the state directory where that can be used."""
     snapshots = None
     if settings.state_dir is not None:
@@ -103,7 +104,7 @@ def open_follower(broker: Broker, settings: Settings) -> Follower:
         except OSError as problem:
             log.warning("no snapshots: the state directory cannot be used", problem=str(problem))
     life = 2 * (round(settings.labels.ttl_s * 1000) + DAY_MS)
-    return Follower(broker, settings.topics.ledger, snapshots, max(life, KEEP_CLOSED_MS))
+    return Follower(broker, settings.topics.ledger, snapshots, max(life, KEEP_CLOSED_MS), agreement)
 
 
 class Service(Closeable):
@@ -117,9 +118,11 @@ class Service(Closeable):
         clock: Callable[[], int] = now_ms,
         slot: str = "",
         follower: Follower | None = None,
+        agreement: Agreement | None = None,
     ) -> None:
         self.broker, self.settings, self.clock = broker, settings, clock
-        self.follower = follower or open_follower(broker, settings)
+        self.agreement = agreement or Agreement()
+        self.follower = follower or open_follower(broker, settings, self.agreement)
         self.follower.unlearned = Trouble(log, "a record of the ledger could not be learned").note
         writer = f"{settings.group}-scorer-{slot or f'{socket.gethostname()}-{uuid.uuid4().hex[:8]}'}"
         self.scorer: ScorerTask | None = None
@@ -140,8 +143,10 @@ class Service(Closeable):
 
     @property
     def ready(self) -> bool:
-        """Whether broker, group and fold are joined."""
-        return all(task.ready for task in (self.scorer, self.learner) if task is not None)
+        """Whether broker, group and fold are joined, and the model is everybody's."""
+        return not self.agreement.lasting and all(
+            task.ready for task in (self.scorer, self.learner) if task is not None
+        )
 
     def abandon(self) -> None:
         """Leave the groups; the next turn joins anew."""
@@ -178,6 +183,7 @@ class Loop:
         self.stopping = threading.Event()
         self.wait_s = FIRST_WAIT_S
         self.published = 0.0
+        self.agreement = Agreement()
 
     def stop(self, _signum: int = 0, _frame: FrameType | None = None) -> None:
         """Ask the loop to end; safe in a signal handler."""
@@ -205,13 +211,15 @@ class Loop:
                 self._wait(why)
             except _Stopped:
                 log.info("stopped while replaying the ledger")
+            except Diverged as why:
+                log.warning("the model is not the learner's; folding the ledger from its start", why=str(why))
 
     def _probe(self, broker: Broker) -> None:
         if broker.ends(self.settings.topics.ledger).get(0, 0) == 0:
             broker.probe(self.settings.group)
 
     def _serve(self, broker: Broker) -> None:
-        with Service(broker, self.settings, self.role) as service:
+        with Service(broker, self.settings, self.role, agreement=self.agreement) as service:
             told = saved = time.monotonic()
             ready = False
             service.follower.tick = lambda: self._live(service)

@@ -20,6 +20,7 @@ from stream_al.service.figures import BATCH_BOUNDS_S, Observations
 from stream_al.service.follower import Follower
 from stream_al.service.learning import compare
 from stream_al.service.trouble import Trouble
+from stream_al.service.watchdog import Watchdog
 from stream_al.transport.port import (
     Broker,
     Closeable,
@@ -63,6 +64,7 @@ class ScorerTask(Closeable):
         self.dead_letters: Counter[str] = Counter()
         self.batch_s = Observations(BATCH_BOUNDS_S)
         self.unusable = Trouble(log, "a sample could not be read; it is in the dead letters")
+        self.watchdog = Watchdog(broker, "the scorer")
         self.since_ms = 0
         self.commits = 0
         self.slice = 4 * SHORTEST_SLICE
@@ -91,7 +93,13 @@ class ScorerTask(Closeable):
             self.commit()
         elif not self.machine.gathered:
             self.follower.advance()
+        if room and self.watchdog.silent(handled, {} if handled else self._positions(), self.clock()):
+            self.abandon()
         return handled
+
+    def _positions(self) -> dict[TopicPartition, int]:
+        samples = self.settings.topics.samples
+        return {TopicPartition(samples, p): offset for p, offset in self.machine.sources().items()}
 
     def _on_all(self, polled: Records) -> int:
         """Decide in slices, and commit as soon as it is due: a slow model must not outlast session and grants."""

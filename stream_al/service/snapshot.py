@@ -100,6 +100,11 @@ class Snapshots:
                 return fold
         return None
 
+    def drop(self, genesis: Genesis) -> None:
+        """Delete all snapshots of this ledger."""
+        for path in self._of(genesis):
+            path.unlink(missing_ok=True)
+
     def _read(self, path: Path) -> Fold | None:
         try:
             content = path.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from stream_al.core.messages import (
     Answer,
     Bucket,
     Budget,
+    Correction,
     Expired,
     Genesis,
     Grant,
@@ -19,6 +21,7 @@ from stream_al.core.messages import (
     Learned,
     Observe,
     Query,
+    Rebuild,
     Shown,
     Skipped,
     Source,
@@ -129,7 +132,75 @@ def test_the_same_answer_twice_in_one_turn_is_learned_once(desk):
     first = desk.turn(answers=[Answer("s-1", "a", request_id="0-1"), Answer("s-1", "b", request_id="0-1")])
     second = desk.turn(later_ms=10)
     assert len(desk.of(first, Learned)) == 1
-    assert [r for _, r in first.rejected + second.rejected] == ["closed_request"]
+    assert [c.label for c in desk.of(second, Correction)] == ["b"]
+
+
+def test_another_label_for_a_learned_one_is_a_correction_and_changes_no_model(desk):
+    desk.turn([request(1)])
+    desk.turn(answers=[Answer("s-1", "a", request_id="0-1")])
+    model, version = desk.fold.model, desk.fold.version
+    answer = Answer("s-1", "b", request_id="0-1", annotator="eve")
+    [found] = desk.of(desk.turn(answers=[answer]), Correction)
+    assert (found.request_id, found.id, found.old, found.label, found.annotator) == (
+        "0-1",
+        "s-1",
+        "a",
+        "b",
+        "eve",
+    )
+    assert (found.corrects, found.answer) == ("labels-0-0", "labels-0-1")
+    assert (desk.fold.model, desk.fold.version) == (model, version)
+    assert desk.fold.outcomes["corrected"] == 1
+
+
+def test_an_id_alone_corrects_its_latest_label(desk):
+    desk.turn([request(1)])
+    desk.turn(answers=[Answer("s-1", "a")])
+    [found] = desk.of(desk.turn(answers=[Answer("s-1", "b")]), Correction)
+    assert found.request_id is None
+    [known] = desk.of(desk.turn([request(7, "s-1")]), Learned)
+    assert (known.label, known.learn) == ("b", False), "what is known of the id is the corrected label"
+
+
+def test_a_label_as_it_is_now_is_no_correction_and_one_may_be_taken_back(desk):
+    desk.turn([request(1)])
+    answers = [
+        (Place("labels", 0, n), Answer("s-1", label, request_id="0-1")) for n, label in enumerate("abba")
+    ]
+    for answer in answers[:2]:
+        desk.turn(answers=[answer])
+    assert [r for _, r in desk.turn(answers=answers[2:3]).rejected] == ["closed_request"]
+    [back] = desk.of(desk.turn(answers=answers[3:]), Correction)
+    assert (back.old, back.label) == ("b", "a")
+    again = desk.turn(answers=[answers[n] for n in (0, 1, 3)])
+    assert not again.ledger, "what is read again is recognised by its place"
+    assert not again.rejected
+
+
+def test_labels_of_another_type_differ(desk):
+    desk.turn([request(1)])
+    desk.turn(answers=[Answer("s-1", 1, request_id="0-1")])
+    assert desk.of(desk.turn(answers=[Answer("s-1", True, request_id="0-1")]), Correction)
+
+
+def test_what_was_not_learned_is_not_corrected(desk):
+    desk.turn([request(1), request(2)])
+    desk.turn(answers=[Answer("s-1", skip=True), Answer("s-2", "a", request_id="0-2")])
+    late = [Answer("s-1", "a", request_id="0-1"), Answer("s-2", skip=True, request_id="0-2")]
+    step = desk.turn(answers=[*late, Answer("s-9", "b", request_id="0-2")])
+    assert [r for _, r in step.rejected] == ["closed_request", "closed_request", "id_mismatch"]
+
+
+def test_a_rebuild_is_written_once_and_only_for_this_ledger(desk):
+    asked = Rebuild("one", "id", 10**6, timestamp(NOW))
+    [written] = desk.of(desk.turn(reports=[asked, replace(asked, ledger_id="another")]), Rebuild)
+    assert written.from_offset <= written_at(desk), "it begins in the ledger, wherever it was told to"
+    desk.fold.rebuilt()
+    assert not desk.of(desk.turn(reports=[asked], later_ms=10), Rebuild), "reports are read again"
+
+
+def written_at(desk):
+    return desk.fold.rebuilding.until
 
 
 def test_a_record_that_is_read_again_is_recognised_by_its_place(desk):

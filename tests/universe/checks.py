@@ -10,13 +10,15 @@ import numpy as np
 
 from stream_al.codec import BadRecord, decode_ledger, decode_report, decode_request
 from stream_al.core.coin import coin
-from stream_al.core.fold import Fold
 from stream_al.core.messages import (
     Bucket,
+    Correction,
     Expired,
+    Genesis,
     Grant,
     LabelRequest,
     Learned,
+    Rebuild,
     Skipped,
     Spent,
     Tally,
@@ -24,6 +26,7 @@ from stream_al.core.messages import (
 )
 from stream_al.service.learning import wanted_budget
 from stream_al.transport.port import TopicPartition
+from tests.folding import folded
 from tests.universe.world import Universe
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -185,9 +188,32 @@ def check_closed_once_and_answered(s: Seen) -> None:
             assert not timely, f"{c.request_id} expired although it was answered"
         if isinstance(c, Learned):
             allowed = [a.label for _, a in answers] + [s.u.truth[c.id]]
+            allowed += [x.label for x in s.of(Correction) if x.id == c.id]
             assert any(c.label == a and type(c.label) is type(a) for a in allowed)
     learned = Counter(c.answer for c in s.of(Learned) if c.learn)
     assert not [a for a, n in learned.items() if n > 1], "an answer was learned twice"
+
+
+def check_corrections_follow_what_they_correct(s: Seen) -> None:
+    """Each changes what was learned or corrected before it, and no other answer of its kind is lost."""
+    now, places = {}, set()
+    for r in s.of(Learned, Correction):
+        if isinstance(r, Learned):
+            now.setdefault(r.answer, r.label)
+            continue
+        assert r.answer not in places, f"{r.answer} corrects twice"
+        places.add(r.answer)
+        before = now[r.corrects]
+        assert (r.old, type(r.old)) == (before, type(before))
+        assert (r.label, type(r.label)) != (before, type(before))
+        now[r.corrects] = r.label
+
+
+def check_rebuilds_are_done_once(s: Seen) -> None:
+    names = [r.id for r in s.of(Rebuild)]
+    assert len(names) == len(set(names)), "a rebuild was written twice"
+    assert all(r.from_offset <= offset for offset, r in s.ledger if isinstance(r, Rebuild))
+    assert {r.ledger_id for r in s.of(Rebuild)} <= {g.ledger_id for g in s.of(Genesis)}
 
 
 def check_early_answers_wait(s: Seen) -> None:
@@ -203,9 +229,7 @@ def check_early_answers_wait(s: Seen) -> None:
 
 
 def check_folds_are_equal(s: Seen) -> None:
-    fresh = Fold()
-    for offset, record in s.ledger:
-        fresh.apply(offset, record)
+    fresh = folded(s.ledger)
     assert not fresh.errors["closed_twice"]
     assert not fresh.errors["unreadable"]
     batch = [{"x": x / 3, "y": -x / 5, "where": "a", "flag": True} for x in range(-6, 7)] + [{}]
@@ -213,7 +237,7 @@ def check_folds_are_equal(s: Seen) -> None:
     for p in s.u.processes:
         fold = p.service.follower.fold
         assert fold.position == fresh.position, p.name
-        assert fold.version == fresh.version, p.name
+        assert (fold.version, fold.epoch, fold.rebuilding) == (fresh.version, fresh.epoch, None), p.name
         assert fold.classes == fresh.classes
         np.testing.assert_allclose(fold.model.predict(batch), expected, atol=1e-9, err_msg=p.name)
         assert fold.grants == fresh.grants

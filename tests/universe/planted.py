@@ -7,6 +7,7 @@ the monkeypatch does. The checks look at the topics only and know nothing of it;
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -121,7 +122,7 @@ def the_coin_is_the_ids(patch):
 @bug
 def the_ledger_is_not_read_before_a_turn(patch):
     """The learner trusts the tables it has, though its last commit may have failed or another may have written."""
-    patch.setattr(Follower, "catch_up", lambda self, end, heartbeat=None: self.advance(max_records=1))
+    patch.setattr(Follower, "catch_up", lambda self, end, *_, **__: self.advance(max_records=1))
 
 
 @bug
@@ -175,6 +176,30 @@ def unreadable_samples_vanish(patch):
 
     original = ScorerTask._outputs
     patch.setattr(ScorerTask, "_outputs", outputs)
+
+
+@bug
+def a_rebuild_ends_early(patch):
+    """The new model is taken over as soon as some of its records were folded."""
+
+    def advance(self, rebuilding, max_records, timeout_s):
+        handled = original(self, replace(rebuilding, until=rebuilding.until * 2 // 3), max_records, timeout_s)
+        return handled
+
+    original = Follower._advance_again
+    patch.setattr(Follower, "_advance_again", advance)
+
+
+@bug
+def rebuilds_are_done_again(patch):
+    """A learner that reads a report again does again what it asks for."""
+
+    def rebuild(self, asked, step):
+        self.fold.operations.clear()
+        original(self, asked, step)
+
+    original = Learner._rebuild
+    patch.setattr(Learner, "_rebuild", rebuild)
 
 
 @bug

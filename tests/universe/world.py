@@ -20,14 +20,16 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import msgspec
 
-from stream_al.codec import BadRecord, answer_bytes, decode_request
+from stream_al.codec import BadRecord, answer_bytes, decode_ledger, decode_request, encode
 from stream_al.config import Settings, load
-from stream_al.core.messages import Answer, LabelRequest
+from stream_al.core import fold
+from stream_al.core.messages import Answer, LabelRequest, Rebuild, timestamp
 from stream_al.service.loop import Service, topic_specs
 from stream_al.transport.embedded import EmbeddedBroker
 from stream_al.transport.port import Fenced, Member, Output, TopicPartition, Unavailable
@@ -43,8 +45,10 @@ FAULTS = (
     "crash_before", "crash_after", "lost_ack", "away", "kill", "stop", "spoil_snapshot", "delete_state", "lose_state",
     "malformed", "duplicate_id", "answer_twice", "answer_unknown", "contradict", "never", "early", "odd_label",
     "clock_jump", "other_type", "odd_answer", "withdraw", "stranger", "sleep",
+    "correct", "rebuild",
 )  # fmt: skip
 SESSION_S = 15.0
+PROBE_EVERY = 10  # labels; a universe has few
 
 
 class Killed(BaseException):
@@ -322,6 +326,25 @@ class Universe:
                 (when + self.rng.randrange(5000), Answer(request.id, "other", request_id=request.request_id))
             )
 
+        if self.happens("correct"):
+            other = Answer(request.id, "down" if label == "up" else "up", request_id=request.request_id)
+            self.due.append((when + self.rng.randrange(60_000), other))
+
+    def _rebuild(self) -> None:
+        """Ask for a new model as an operator does, twice at times, or for another ledger."""
+        end = self.broker.ends("ledger")[0]
+        if not end:
+            return
+        with self.broker.reader({TopicPartition("ledger", 0): 0}) as reader:
+            genesis = decode_ledger(reader.poll(1, 0)[TopicPartition("ledger", 0)][0])
+        name = f"rebuild-{self.rng.randrange(20)}"
+        asked = Rebuild(
+            name, genesis.ledger_id, self.rng.choice([0, self.rng.randrange(end + 5)]), timestamp(self.ms)
+        )
+        if self.rng.random() < 0.1:
+            asked = replace(asked, ledger_id="another")
+        self.broker.append([Output("reports", encode(asked), partition=0)] * self.rng.choice([1, 1, 2]))
+
     def break_something(self) -> None:
         process = self.rng.choice(self.processes)
         if self.happens("kill") and process.service is not None:
@@ -338,6 +361,8 @@ class Universe:
             self._spoil()
         if self.happens("lose_state"):
             self._lose_state()
+        if self.happens("rebuild"):
+            self._rebuild()
         if self.happens("stranger"):
             values = (b"", b"{}", b"nonsense", b'{"kind":"tally"}', b'{"meta": 5}')
             topic = self.rng.choice(["reports", "labels-requested"])
@@ -370,12 +395,13 @@ class Universe:
     def run(self) -> Universe:
         """Phase 1: faults. Phase 2: heal and drain; raises AssertionError where that does not come to rest."""
         try:
-            for step in range(self.steps):
-                if step == self.drawn.forgets_at:
-                    self.say("lose_state")
-                    self._lose_state()
-                self._step()
-            self._heal()
+            with patch.object(fold, "PROBE_EVERY", PROBE_EVERY):
+                for step in range(self.steps):
+                    if step == self.drawn.forgets_at:
+                        self.say("lose_state")
+                        self._lose_state()
+                    self._step()
+                self._heal()
             return self
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
