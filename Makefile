@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-kafka lint docs lock bench clean
+.PHONY: help demo test test-kafka fuzz lint docs lock bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -42,6 +42,9 @@ test-kafka: ## run the tests against a real Apache Kafka (needs Java and Maven)
 	  $(MAKE) --no-print-directory $(DEV) && \
 	  STREAM_AL_REQUIRE_KAFKA=1 $(BIN)/python -m pytest -m kafka tests/kafka $(ARGS); \
 	fi
+
+fuzz: $(DEV) ## feed 100,000 spoiled payloads to every decoder
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: $(DEV) ## check style, format and types
 	@$(BIN)/ruff check .

@@ -29,6 +29,7 @@ from stream_al.core.messages import Genesis
 log = structlog.get_logger("stream_al.ledger")
 
 KEPT = 3
+MAC_BYTES = KEY_BYTES = 32
 
 
 def digest(genesis: Genesis) -> str:
@@ -70,7 +71,7 @@ class Snapshots:
         part = path.with_suffix(f".{os.getpid()}.part")
         try:
             with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-                out.write(self._mac(path.name, body) + body)
+                out.write(self.sealed(path.name, body))
                 out.flush()
                 os.fsync(out.fileno())
             part.replace(path)
@@ -83,7 +84,8 @@ class Snapshots:
     def load(self, genesis: Genesis, end: int) -> Fold | None:
         """Return the newest sound snapshot of this ledger at or before ``end``, or None."""
         for path in reversed(self._of(genesis)):
-            if int(path.name.split("-")[-2]) > end:
+            position = path.name.split("-")[-2]
+            if not position.isdecimal() or int(position) > end:
                 continue
             fold = self._read(path)
             if fold is not None:
@@ -92,10 +94,10 @@ class Snapshots:
 
     def _read(self, path: Path) -> Fold | None:
         try:
-            content = path.read_bytes()
-            if not hmac.compare_digest(content[:32], self._mac(path.name, content[32:])):
+            body = self.opened(path.name, path.read_bytes())
+            if body is None:
                 return None
-            fold = pickle.loads(content[32:])  # noqa: S301  authenticated above
+            fold = pickle.loads(body)  # noqa: S301  this installation wrote it
         except Exception as problem:  # noqa: BLE001  another version's classes may raise anything; the ledger is there
             log.warning(
                 "snapshot not usable; the ledger will be replayed", file=path.name, problem=repr(problem)
@@ -105,6 +107,15 @@ class Snapshots:
 
     def _of(self, genesis: Genesis) -> list[Path]:
         return sorted(self.directory.glob(f"{genesis.ledger_id}-*-{digest(genesis)}.fold"))
+
+    def sealed(self, name: str, body: bytes) -> bytes:
+        """Return what a file of that name holds."""
+        return self._mac(name, body) + body
+
+    def opened(self, name: str, content: bytes) -> bytes | None:
+        """Return the body of what this installation sealed under that name, or None."""
+        mac, body = content[:MAC_BYTES], content[MAC_BYTES:]
+        return body if hmac.compare_digest(mac, self._mac(name, body)) else None
 
     def _mac(self, name: str, body: bytes) -> bytes:
         return hmac.digest(self.key, name.encode() + b"\0" + body, "sha256")
