@@ -7,6 +7,7 @@ ARGS ?=
 # make lock LOCK_FLAGS=--upgrade
 LOCK_FLAGS ?=
 UV_VERSION := 0.13.8
+PIP_AUDIT_VERSION := 2.10.1
 
 BIN := .venv/bin
 # Two stamps: what running needs, and what testing and checking need on top.
@@ -20,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-kafka fuzz lint docs lock bench clean
+.PHONY: help demo test test-kafka fuzz lint audit docs lock bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -50,6 +51,11 @@ lint: $(DEV) ## check style, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+audit: | $(BIN)/python ## ask the advisory sources about the locked dependencies (needs the internet)
+	@test -x .venv/audit/bin/pip-audit || { $(BIN)/python -m venv .venv/audit && \
+	  .venv/audit/bin/python -m pip install --quiet pip-audit==$(PIP_AUDIT_VERSION); }
+	@.ci/audit .venv/audit/bin/pip-audit requirements.lock requirements-dev.lock
 
 docs: $(RUNTIME) ## write the generated files again: config.yaml and the references in docs/
 	@$(BIN)/python -m stream_al.config_doc
