@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-kafka fuzz lint audit docs lock bench clean
+.PHONY: help demo test test-kafka fuzz soak lint audit docs lock bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -46,6 +46,9 @@ test-kafka: ## run the tests against a real Apache Kafka (needs Java and Maven)
 
 fuzz: $(DEV) ## feed 100,000 spoiled payloads to every decoder
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+soak: $(DEV) ## ten minutes at full speed, with flat memory (ARGS='--seconds 30' for a smoke)
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 lint: $(DEV) ## check style, format and types
 	@$(BIN)/ruff check .
