@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-kafka fuzz soak lint audit docs lock bench clean
+.PHONY: help demo test test-kafka fuzz soak reliability lint audit docs lock bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -49,6 +49,15 @@ fuzz: $(DEV) ## feed 100,000 spoiled payloads to every decoder
 
 soak: $(DEV) ## ten minutes at full speed, with flat memory (ARGS='--seconds 30' for a smoke)
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+FAULTS := artifacts/faults.json
+
+reliability: $(DEV) ## run the tests of faults and write docs/reliability.md from what they tried
+	@rm -f $(FAULTS)
+	@failed=0; $(BIN)/python -m pytest -m "fault and not kafka" -n 2 --faults $(FAULTS) $(ARGS) || failed=1; \
+	$(BIN)/python -m tests.fuzz --faults $(FAULTS) || failed=1; \
+	$(MAKE) --no-print-directory test-kafka ARGS='--faults $(FAULTS)' || failed=1; \
+	$(BIN)/python -m tests.faults $(FAULTS) && test $$failed = 0
 
 lint: $(DEV) ## check style, format and types
 	@$(BIN)/ruff check .

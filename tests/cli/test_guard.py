@@ -2,12 +2,18 @@
 
 import json
 
+import pytest
+
 from stream_al.scan import scan
 from stream_al.transport.port import TopicPartition
 
 from .conftest import jsons, samples, until
 from .test_run import started
 
+pytestmark = pytest.mark.fault(
+    "a mapping that fits no sample",
+    "end to end: corrected, started again and replayed, every sample is decided once",
+)
 RUN = (
     "run",
     "--set",

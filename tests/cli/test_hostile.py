@@ -8,6 +8,9 @@ from stream_al.transport.port import Output
 
 from .conftest import jsons, samples
 
+pytestmark = pytest.mark.fault(
+    "hostile records before an operator's eyes", "every tool shows topics full of them"
+)
 VALUES = [
     b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe\x00", b'"\\ud800"', b'{"id": "\\udfff"}', b"9" * 5_000, b'{"x": 1e999}',
     b"\x1b[2J\x07\r\n", b"", b'{"id": ' + b"9" * 5_000 + b"}",

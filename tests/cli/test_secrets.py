@@ -10,6 +10,9 @@ from stream_al.config import ConfigError, load
 
 from .conftest import write_settings
 
+pytestmark = pytest.mark.fault(
+    "a secret shown", "logs at all levels, settings, errors, tracebacks, process lists"
+)
 SECRET = "hunter2-correct-horse"
 NAMES = ("SASL_PLAIN_PASSWORD", "SSL_PASSWORD", "SASL_OAUTH_TOKEN")
 CLIENT = {

@@ -9,6 +9,10 @@ import pytest
 from stream_al.config import ConfigError, load
 from stream_al.service.guard import FIRST_RUN, WINDOW, Guard
 
+pytestmark = pytest.mark.fault(
+    "a mapping that fits no sample", "streams of unreadable samples: the service ends and says why"
+)
+
 
 def guard(*sets):
     return Guard(load(None, sets, environ={}))

@@ -12,6 +12,10 @@ from stream_al.core.messages import Learned
 from stream_al.transport.port import Output, TopicPartition
 from tests.lockstep import Lockstep
 
+pytestmark = pytest.mark.fault(
+    "hostile samples and answers",
+    "depth, sizes at and beyond the limit, huge numbers, surrogates, control characters, a million features",
+)
 MAX_BYTES = 64_000
 
 

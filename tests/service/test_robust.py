@@ -19,6 +19,10 @@ from stream_al.simulate import Simulation, VirtualClock
 from stream_al.transport.embedded import EmbeddedBroker
 from stream_al.transport.port import Output
 
+pytestmark = pytest.mark.fault(
+    "absurd records, slow models, clocks that differ",
+    "what no honest peer does, given to machines and service",
+)
 OWN = [
     "broker.partitions=1",
     "state_dir=null",

@@ -12,6 +12,10 @@ from stream_al.service.follower import Follower
 from stream_al.service.snapshot import KEPT, Snapshots
 from tests.lockstep import Lockstep
 
+pytestmark = pytest.mark.fault(
+    "a snapshot that is cut, spoiled, forged, another's",
+    "the ledger is replayed instead, and nothing foreign is unpickled",
+)
 BATCH = [{"x": x / 3, "y": -x / 5, "where": "a"} for x in range(-9, 10)]
 
 
