@@ -7,6 +7,7 @@ ARGS ?=
 # make lock LOCK_FLAGS=--upgrade
 LOCK_FLAGS ?=
 UV_VERSION := 0.13.8
+PIP_AUDIT_VERSION := 2.10.1
 
 BIN := .venv/bin
 # Two stamps: what running needs, and what testing and checking need on top.
@@ -23,7 +24,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-kafka lint docs lock bench clean
+.PHONY: help demo test test-kafka fuzz soak reliability lint audit docs lock bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -46,10 +47,30 @@ test-kafka: ## run the tests against a real Apache Kafka (needs Java and Maven)
 	  STREAM_AL_REQUIRE_KAFKA=1 $(BIN)/python -m pytest -m kafka tests/kafka $(ARGS); \
 	fi
 
+fuzz: $(DEV) ## feed 100,000 spoiled payloads to every decoder
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+soak: $(DEV) ## ten minutes at full speed, with flat memory (ARGS='--seconds 30' for a smoke)
+	@$(BIN)/python -m tests.soak $(ARGS)
+
+FAULTS := artifacts/faults.json
+
+reliability: $(DEV) ## run the tests of faults and write docs/reliability.md from what they tried
+	@rm -f $(FAULTS)
+	@failed=0; $(BIN)/python -m pytest -m "fault and not kafka" -n 2 --faults $(FAULTS) $(ARGS) || failed=1; \
+	$(BIN)/python -m tests.fuzz --faults $(FAULTS) || failed=1; \
+	$(MAKE) --no-print-directory test-kafka ARGS='--faults $(FAULTS)' || failed=1; \
+	$(BIN)/python -m tests.faults $(FAULTS) && test $$failed = 0
+
 lint: $(DEV) ## check style, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+audit: | $(BIN)/python ## ask the advisory sources about the locked dependencies (needs the internet)
+	@test -x .venv/audit/bin/pip-audit || { $(BIN)/python -m venv .venv/audit && \
+	  .venv/audit/bin/python -m pip install --quiet pip-audit==$(PIP_AUDIT_VERSION); }
+	@.ci/audit .venv/audit/bin/pip-audit requirements.lock requirements-dev.lock
 
 docs: $(RUNTIME) ## write the generated files again: config.yaml and the references in docs/
 	@$(BIN)/python -m stream_al.config_doc

@@ -219,6 +219,14 @@ class Samples(Section):
         description="Path of the time, which is shown and never used; null: the record's own.",
     )
     max_bytes: int = Field(default=256_000, ge=1, description="A larger sample goes to the dead letters.")
+    most_unreadable: float | None = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="If more than this share of the last 1,000 samples is unreadable, or each of the first 300, the "
+        "mapping above is wrong: the service ends and says so. null or 1: never.",
+        examples=[0.5],
+    )
     start: Literal["latest", "earliest"] = Field(
         default="latest",
         description="Where the first start begins to read: only new samples, or all that are kept.",

@@ -38,7 +38,8 @@ variables, and `--set`.
 | option | `--set budget.per_hour=10` |
 
 - Values are YAML 1.2: `true` and `false` are booleans, `yes` and `no` are text. In the environment and after
-  `--set` too; there, the value of a key that holds a secret is taken as it stands.
+  `--set` too. Secrets (passwords, tokens) stand in the file or in the environment, where they are taken as they stand;
+  after `--set` they are refused, because every user of the machine can read a command line.
 - Nothing is converted: `"1"` is text and not a number. Unknown keys, and keys written twice, are errors.
 - Errors name the file and line, the key, and what to write. The exit code is 78.
 - Relative paths start at the current directory.

@@ -14,7 +14,7 @@ exceptions: the value of a key that holds a secret is taken as it stands, and ``
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path as FilePath
@@ -120,6 +120,16 @@ def from_assignment(text: str) -> Tree:
 def is_secret(key: object) -> bool:
     """Tell whether values under this key must not be shown (``sasl_plain_password``, ``token``, ...)."""
     return isinstance(key, str) and _SECRET.search(key.replace("-", "_").lower()) is not None
+
+
+def secret_keys(value: object, path: str = "") -> Iterator[str]:
+    """Yield the dotted keys below which secrets stand."""
+    for key, inner in value.items() if isinstance(value, Mapping) else ():
+        here = f"{path}.{key}" if path else str(key)
+        if is_secret(key):
+            yield here
+        else:
+            yield from secret_keys(inner, here)
 
 
 _SECRET = re.compile(r"password|passwd|passphrase|secret|token|credential|api_?key|private_?key")

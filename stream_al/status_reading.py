@@ -195,7 +195,7 @@ class Observer(Closeable):
             try:
                 meta = _decode_request(record.value).meta
                 found.setdefault(meta.request_id, (meta.id, milliseconds(meta.requested_at)))
-            except ValueError:  # it is a dead letter already
+            except (ValueError, OverflowError, RecursionError):  # it is a dead letter already
                 continue
         return found
 

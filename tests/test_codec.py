@@ -155,6 +155,12 @@ def test_paths_map_any_other_json():
     assert (s.id, s.features) == ("k", {"x": 1, "y": "z"})
 
 
+@pytest.mark.parametrize("ms", [-(2**63), -1, 0, 2**53, 2**63 - 1])
+def test_a_record_s_own_time_may_be_any_number(ms):
+    shown = SampleDecoder(timestamp_path=None)(Record(b'{"features": {}}', timestamp=ms)).source.timestamp
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", shown)
+
+
 # --- requests ------------------------------------------------------------------------------------------------
 
 REQUEST = LabelRequest(

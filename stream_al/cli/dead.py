@@ -90,7 +90,7 @@ class Progress:
         self.position = max(begin, position.offset) if position else begin
         self.done: set[int] = set()
         if position is not None and position.state:
-            bits = int.from_bytes(zlib.decompress(base64.b85decode(position.state)), "little")
+            bits = _bits(position.state)
             self.done = {position.offset + i for i in range(bits.bit_length()) if bits >> i & 1}
         self.left: list[int] = []  # letters passed over, in order
 
@@ -107,6 +107,18 @@ class Progress:
             return Position(start)
         packed = zlib.compress(bits.to_bytes(bits.bit_length() // 8 + 1, "little"), 9)
         return Position(start, base64.b85encode(packed).decode())
+
+
+def _bits(state: str) -> int:
+    from stream_al.transport.port import TransportError
+
+    try:
+        return int.from_bytes(zlib.decompress(base64.b85decode(state)), "little")
+    except (ValueError, zlib.error) as problem:
+        raise TransportError(
+            "what was replayed cannot be read from beside the position of the group <group>-dead-letters"
+            f" ({problem}); delete that group to replay all letters again"
+        ) from None
 
 
 def list_(
@@ -297,6 +309,6 @@ def _print(letter: Letter, *, replayed: bool) -> None:
     value = one_line(text_of((letter.record.value or b"")[:START]) or "")
     done = " (replayed)" if replayed else ""
     where = f"{letter.record.topic}-{letter.record.partition}@{letter.record.offset}"
-    print_line(f"{where}  {letter.reason}{done}  {letter.error.get('stage')}  from {letter.origin}")
+    print_line(one_line(f"{where}  {letter.reason}{done}  {letter.error.get('stage')}  from {letter.origin}"))
     print_line(f"    {one_line(letter.error.get('message', ''))}")
     print_line(f"    {value}")

@@ -10,7 +10,7 @@ import typer
 
 from stream_al.cli.options import ConfigFile, Json, Overrides, attach, examples, settings_of
 from stream_al.cli.outcome import FAILURE, complain
-from stream_al.cli.printing import json_or_text, print_json, print_line
+from stream_al.cli.printing import json_or_text, one_line, print_json, print_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -324,16 +324,13 @@ def _at(value: Any, path: str) -> Any:
 
 def _print(search: Search) -> None:
     for case in search.cases.values():
-        print_line(
-            f"{case.id or search.wanted}  ({case.source.topic}-{case.source.partition}@{case.source.offset})"
-        )
+        place = f"{case.source.topic}-{case.source.partition}@{case.source.offset}"
+        print_line(one_line(f"{case.id or search.wanted}  ({place})"))
         for name, text in _lines(case):
-            print_line(f"  {name:<10} {text}")
+            print_line(one_line(f"  {name:<10} {text}"))
     for letter in search.dead_letters:
-        print_line(
-            f"dead letter  {letter.get('reason')}: {letter.get('message')}"
-            f" ({letter.get('topic')}-{letter.get('partition')}@{letter.get('offset')})"
-        )
+        place = f"{letter.get('topic')}-{letter.get('partition')}@{letter.get('offset')}"
+        print_line(one_line(f"dead letter  {letter.get('reason')}: {letter.get('message')} ({place})"))
 
 
 def _lines(case: Case) -> list[tuple[str, str]]:

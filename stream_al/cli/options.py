@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,11 +49,29 @@ def settings_of(config: Path | None, overrides: list[str] | None, *, level: str 
 
     if config is None and CONFIG.exists():
         config = CONFIG
+    _refuse_secrets(overrides or ())
     settings = load(config, overrides or ())
     configure(settings.log.level if level == "settings" else level, settings.log.format)
     if level != "settings":  # of a client's trouble a tool says one line itself
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
     return settings
+
+
+def _refuse_secrets(overrides: Sequence[str]) -> None:
+    """Refuse secrets after ``--set``: everybody on the machine can read command lines."""
+    from stream_al.config_source import ConfigError, from_assignment, secret_keys
+
+    for text in overrides:
+        try:
+            written = from_assignment(text).value
+        except ConfigError:  # said with all other problems
+            continue
+        for key in secret_keys(written):
+            variable = "STREAM_AL_" + key.upper().replace(".", "__")
+            raise ConfigError(
+                f"--set {key}: every user of this machine can read a command line;"
+                f" write the secret into the environment ({variable}) or the file"
+            )
 
 
 def attach(settings: Settings) -> Broker:

@@ -155,10 +155,9 @@ def fields(record: Record) -> dict[str, Any]:
 
 
 def _time(record: Record) -> str:
-    from datetime import UTC, datetime
+    from stream_al.core.messages import timestamp
 
-    at = datetime.fromtimestamp(record.timestamp / 1000, tz=UTC)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return timestamp(record.timestamp)
 
 
 def _value(record: Record) -> None:

@@ -60,6 +60,7 @@ LAPSE_MS = 5_000
 RATE_MEMORY_S = 10.0
 LONGEST_STEP_MS = 60_000
 STATE_SCHEMA = 1
+LARGEST_IN_STATE = 2**53
 
 # Bins are even in log odds: a good model's utilities crowd near 0, a bad one's near 1.
 _SPREAD = math.log((1 + 1e-4) / 1e-4)
@@ -157,6 +158,8 @@ class PartitionBudget:
                 return None
             state = cls(histogram=np.frombuffer(base64.b64decode(counts), dtype=">u2").astype(np.int64))
             for (name, kind), number in zip(_NUMBERS.items(), numbers, strict=True):
+                if not abs(number) <= LARGEST_IN_STATE:  # nor is NaN
+                    return None
                 setattr(state, name, kind(number))
             for n, letter, left, spent, until, pace in grants:
                 at_pace = None if pace is None else float(pace)

@@ -128,7 +128,7 @@ def _answers_state(state: str) -> tuple[int, frozenset[int]]:
     try:
         read, *steps = json.loads(state)
         return int(read), frozenset(accumulate(int(o) for o in steps))
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return 0, frozenset()
 
 

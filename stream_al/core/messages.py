@@ -30,14 +30,20 @@ REPORT_SCHEMA = "stream-al/report/1"
 LEDGER_SCHEMA = "stream-al/ledger/1"
 
 REQUEST_ID_HEADER = "stream_al.request_id"
+FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_000
 
 
 def timestamp(ms: int) -> str:
     """Format milliseconds since the epoch as the ISO 8601 text used in all messages.
 
+    A record may carry any number as its time: beyond the years 1 to 9999 it is their first or last moment.
+
     >>> timestamp(1_000)
     '1970-01-01T00:00:01.000Z'
+    >>> timestamp(2**63 - 1)
+    '9999-12-31T23:59:59.000Z'
     """
+    ms = min(max(ms, FIRST_MS), LAST_MS)
     return datetime.fromtimestamp(ms / 1000, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -18,6 +18,7 @@ from stream_al.core.messages import Sample
 from stream_al.core.scorer import Gathered, Scorer
 from stream_al.service.figures import BATCH_BOUNDS_S, Observations
 from stream_al.service.follower import Follower
+from stream_al.service.guard import Guard
 from stream_al.service.learning import compare
 from stream_al.service.trouble import Trouble
 from stream_al.service.watchdog import Watchdog
@@ -65,6 +66,7 @@ class ScorerTask(Closeable):
         self.batch_s = Observations(BATCH_BOUNDS_S)
         self.unusable = Trouble(log, "a sample could not be read; it is in the dead letters")
         self.watchdog = Watchdog(broker, "the scorer")
+        self.guard = Guard(settings)
         self.since_ms = 0
         self.commits = 0
         self.slice = 4 * SHORTEST_SLICE
@@ -183,17 +185,20 @@ class ScorerTask(Closeable):
         if not self.machine.gathered:
             self.since_ms = now
         samples: list[Sample] = []
-        bad = 0
+        bad: Counter[str] = Counter()
+        last = ""
         for record in records:
             try:
                 samples.append(self.decode(record))
             except BadRecord as problem:
-                bad += 1
+                bad[problem.reason] += 1
+                last = f"{record.topic}-{record.partition}@{record.offset}: {problem}"
                 self.unusable.note(problem.reason, record.topic, record.partition, record.offset)
                 letter = dead_letter(self.settings.topics.dead_letters, record, problem, "scorer")
                 self.dead.setdefault(tp.partition, []).append((problem.reason, letter))
+        self.guard.on(len(records), bad, last)
         started = time.perf_counter()
-        self.machine.on(tp.partition, samples, records[-1].offset + 1, bad, now)
+        self.machine.on(tp.partition, samples, records[-1].offset + 1, bad.total(), now)
         if samples:
             self.batch_s.add(time.perf_counter() - started)
         return len(records)

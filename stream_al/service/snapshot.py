@@ -31,6 +31,7 @@ log = structlog.get_logger("stream_al.ledger")
 
 KEPT = 3
 UNFINISHED_S = 3600.0  # no snapshot takes so long to write: whoever wrote this one was killed
+MAC_BYTES = KEY_BYTES = 32
 
 
 def digest(genesis: Genesis) -> str:
@@ -49,21 +50,44 @@ def digest(genesis: Genesis) -> str:
 
 
 class Snapshots:
-    """Snapshots in one directory, readable by this user only."""
+    """Snapshots in one directory, readable by this user only.
+
+    Raises
+    ------
+    OSError
+        The directory cannot be made private, for example because it is another user's.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.key = self._key()
+        trusted = self._made_private()
+        self.key = self._key(trusted=trusted)
         self._tidy()
 
-    def _key(self) -> bytes:
+    def _made_private(self) -> bool:
+        """Take everybody else's rights to the directory away; return whether nobody else could write there."""
+        mode = self.directory.stat().st_mode
+        if mode & 0o077:
+            self.directory.chmod(0o700)
+        return not mode & 0o022
+
+    def _key(self, *, trusted: bool) -> bytes:
+        """Return this installation's key; one that others could read or plant is replaced by a new one."""
         path = self.directory / "key"
-        with contextlib.suppress(FileExistsError):
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(file, "wb") as out:
-                out.write(secrets.token_bytes(32))
-        return path.read_bytes()
+        found = _private_bytes(path) if trusted else None
+        if found is None:
+            if path.is_symlink() or path.exists():
+                log.warning("others could have read or written the key; snapshots so far are ignored")
+                path.unlink()
+            part = self.directory / f"key.{secrets.token_hex(4)}.part"
+            try:
+                _write(part, secrets.token_bytes(KEY_BYTES))
+                _put(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+            found = path.read_bytes()
+        return found
 
     def _tidy(self) -> None:
         """Remove what killed processes left half written; others may be writing in this directory now."""
@@ -79,10 +103,8 @@ class Snapshots:
         path = self.directory / f"{fold.genesis.ledger_id}-{fold.position:020d}-{digest(fold.genesis)}.fold"
         part = path.with_suffix(f".{os.getpid()}.part")
         try:
-            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-                out.write(self._mac(path.name, body) + body)
-                out.flush()
-                os.fsync(out.fileno())
+            part.unlink(missing_ok=True)
+            _write(part, self.sealed(path.name, body))
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -93,7 +115,8 @@ class Snapshots:
     def load(self, genesis: Genesis, end: int) -> Fold | None:
         """Return the newest sound snapshot of this ledger at or before ``end``, or None."""
         for path in reversed(self._of(genesis)):
-            if int(path.name.split("-")[-2]) > end:
+            position = path.name.split("-")[-2]
+            if not position.isdecimal() or int(position) > end:
                 continue
             fold = self._read(path)
             if fold is not None:
@@ -107,10 +130,10 @@ class Snapshots:
 
     def _read(self, path: Path) -> Fold | None:
         try:
-            content = path.read_bytes()
-            if not hmac.compare_digest(content[:32], self._mac(path.name, content[32:])):
+            body = self.opened(path.name, path.read_bytes())
+            if body is None:
                 return None
-            fold = pickle.loads(content[32:])  # noqa: S301  authenticated above
+            fold = pickle.loads(body)  # noqa: S301  this installation wrote it
         except Exception as problem:  # noqa: BLE001  another version's classes may raise anything; the ledger is there
             log.warning(
                 "snapshot not usable; the ledger will be replayed", file=path.name, problem=repr(problem)
@@ -121,5 +144,44 @@ class Snapshots:
     def _of(self, genesis: Genesis) -> list[Path]:
         return sorted(self.directory.glob(f"{genesis.ledger_id}-*-{digest(genesis)}.fold"))
 
+    def sealed(self, name: str, body: bytes) -> bytes:
+        """Return what a file of that name holds."""
+        return self._mac(name, body) + body
+
+    def opened(self, name: str, content: bytes) -> bytes | None:
+        """Return the body of what this installation sealed under that name, or None."""
+        mac, body = content[:MAC_BYTES], content[MAC_BYTES:]
+        return body if hmac.compare_digest(mac, self._mac(name, body)) else None
+
     def _mac(self, name: str, body: bytes) -> bytes:
         return hmac.digest(self.key, name.encode() + b"\0" + body, "sha256")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a new file durably, for this user only."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _put(part: Path, path: Path) -> None:
+    """Give a file its name unless another process was faster."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without links
+        part.replace(path)
+
+
+def _private_bytes(path: Path) -> bytes | None:
+    """Return the key in a file that is this user's alone and whole, or None."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            found = os.fstat(file.fileno())
+            own = found.st_uid == os.geteuid() and not found.st_mode & 0o077
+            content = file.read(KEY_BYTES + 1)
+    except OSError:
+        return None
+    return content if own and len(content) == KEY_BYTES else None

@@ -14,15 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from stream_al import __version__
 from stream_al.metrics import Exposition
 from stream_al.web.board import Board
-
-# A page that needs more sets its own policy; what is set is kept.
-HEADERS = {
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "referrer-policy": "no-referrer",
-}
+from stream_al.web.limits import HEADERS, Limits
 
 PAGES = {
     "/metrics": "figures for Prometheus",
@@ -51,8 +43,12 @@ def create_app(board: Board) -> FastAPI:
 
     for path, answer in {"/metrics": metrics, "/healthz": healthz, "/readyz": readyz, "/": index}.items():
         app.add_route(path, answer)
-    app.add_middleware(_Headers)
     return app
+
+
+def secured(app: ASGIApp) -> ASGIApp:
+    """Return an application within its limits, whose every answer, also of an error, carries the headers."""
+    return _Headers(Limits(app))
 
 
 def _health(board: Board) -> JSONResponse:
@@ -94,7 +90,7 @@ def _index() -> str:
 
 
 class _Headers:
-    """Adds the headers that every answer should carry."""
+    """Adds the headers that every answer should carry; a page that needs more sets its own, which is kept."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

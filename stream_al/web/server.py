@@ -16,8 +16,9 @@ import uvicorn
 
 from stream_al.service.figures import Figures
 from stream_al.transport.port import Closeable
-from stream_al.web.app import create_app
+from stream_al.web.app import create_app, secured
 from stream_al.web.board import Board
+from stream_al.web.limits import MOST_HEADERS, Protocol
 
 log = structlog.get_logger("stream_al.http")
 
@@ -59,7 +60,7 @@ class HttpServer(Closeable):
         """
         listener = listen(self.host, self.port)
         self.port = listener.getsockname()[1]
-        self._server = server = _Server(_settings(create_app(self.board)))
+        self._server = server = _Server(_settings(secured(create_app(self.board))))
         self._thread = threading.Thread(target=server.answer, args=(listener,), name="http", daemon=True)
         self._thread.start()
         server.decided.wait(START_S)
@@ -114,7 +115,8 @@ def _settings(app: object) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         loop="asyncio",
-        http="h11",
+        http=Protocol,
+        h11_max_incomplete_event_size=MOST_HEADERS,
         ws="none",
         lifespan="off",
         log_config=None,

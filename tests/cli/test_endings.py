@@ -127,8 +127,9 @@ def test_looking_creates_no_log(cli, place, verb):
     assert not (place / "log.db").exists()
 
 
-def test_the_settings_in_force_are_shown_without_secrets(cli):
-    masked = cli("config", "show", "--set", "broker.client.sasl_plain_password=hush", "--json")
+def test_the_settings_in_force_are_shown_without_secrets(cli, monkeypatch):
+    monkeypatch.setenv("STREAM_AL_BROKER__CLIENT__SASL_PLAIN_PASSWORD", "hush")
+    masked = cli("config", "show", "--json")
     assert masked.exit_code == 0
     assert "hush" not in masked.stdout
     origins = cli("config", "show", "--origins", "--set", "seed=7").stdout

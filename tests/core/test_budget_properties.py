@@ -253,6 +253,10 @@ LIMITS = [
 ]
 
 
+@pytest.mark.fault(
+    "a budget exceeded",
+    "random limits, clocks, replicas and lost states against the budget's own rules",
+)
 @pytest.mark.parametrize("kind", ["ties", "constant", "scale", "beta"])
 @pytest.mark.parametrize("limits", LIMITS, ids=lambda b: " ".join(f"{k}={v}" for k, v in vars_of(b).items()))
 def test_no_limit_is_exceeded_whatever_clocks_replicas_and_states_do(limits, kind):
@@ -273,6 +277,10 @@ CLOCKS = {
 }
 
 
+@pytest.mark.fault(
+    "clocks behind or set back",
+    "random limits, clocks, replicas and lost states against the budget's own rules",
+)
 @pytest.mark.parametrize("clocks", CLOCKS)
 @pytest.mark.parametrize(
     "limits",

@@ -13,6 +13,9 @@ from stream_al.service.trouble import Trouble
 from stream_al.transport.port import Output, TopicPartition
 from tests.lockstep import Lockstep
 
+pytestmark = pytest.mark.fault(
+    "unreadable samples and answers", "among others through the whole service: dead letters, each once"
+)
 BAD_SAMPLES = [
     b"not json",
     b"",

@@ -15,6 +15,9 @@ from stream_al.core.messages import LabelRequest, milliseconds
 from stream_al.simulate import Simulation
 from stream_al.transport.port import TopicPartition
 
+pytestmark = pytest.mark.fault(
+    "a budget exceeded", "hours and days in virtual time, idle and moving partitions"
+)
 HOUR_MS = 3_600_000
 
 

@@ -20,6 +20,10 @@ from stream_al.transport.embedded import EmbeddedBroker
 from stream_al.transport.port import Output
 from tests.lockstep import Lockstep
 
+pytestmark = pytest.mark.fault(
+    "absurd records, slow models, clocks that differ",
+    "what no honest peer does, given to machines and service",
+)
 OWN = [
     "broker.partitions=1",
     "state_dir=null",

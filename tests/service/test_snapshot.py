@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
 
 import numpy as np
@@ -12,6 +13,10 @@ from stream_al.service.follower import Follower
 from stream_al.service.snapshot import KEPT, Snapshots
 from tests.lockstep import Lockstep
 
+pytestmark = pytest.mark.fault(
+    "a snapshot that is cut, spoiled, forged, another's",
+    "the ledger is replayed instead, and nothing foreign is unpickled",
+)
 BATCH = [{"x": x / 3, "y": -x / 5, "where": "a"} for x in range(-9, 10)]
 
 
@@ -70,6 +75,71 @@ def test_a_truncated_one_is_noticed(run, saved, length):
 def test_one_of_another_installation_is_not_unpickled(run, saved):
     (saved / "key").write_bytes(b"another key, of thirty-two bytes")
     assert open_again(run, saved) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"x" * 33])
+def test_a_key_that_is_not_whole_is_replaced(run, saved, content):
+    (saved / "key").write_bytes(content)
+    assert open_again(run, saved) == 0
+    assert len((saved / "key").read_bytes()) == 32
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o622])
+def test_a_key_that_others_could_read_or_write_is_replaced(run, saved, mode):
+    before = (saved / "key").read_bytes()
+    (saved / "key").chmod(mode)
+    assert open_again(run, saved) == 0, "its snapshots are not unpickled"
+    assert (saved / "key").read_bytes() != before
+    assert (saved / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_that_is_a_link_is_replaced(run, saved, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes((saved / "key").read_bytes())
+    elsewhere.chmod(0o600)
+    (saved / "key").unlink()
+    (saved / "key").symlink_to(elsewhere)
+    assert open_again(run, saved) == 0
+    assert not (saved / "key").is_symlink()
+    assert elsewhere.exists()
+
+
+@pytest.mark.parametrize(("mode", "used"), [(0o755, True), (0o775, False), (0o777, False)])
+def test_a_directory_that_others_could_write_to_is_not_trusted_and_made_private(run, saved, mode, used):
+    saved.chmod(mode)
+    assert (open_again(run, saved) > 0) == used
+    assert saved.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_planted_file_is_not_unpickled(run, saved):
+    """Neither with a seal of another key nor in place of a snapshot that is being written."""
+
+    class Trap:
+        def __reduce__(self):
+            return pytest.fail, ("unpickled",)
+
+    path = one(saved)
+    foreign = Snapshots(saved.parent / "foreign")
+    path.write_bytes(foreign.sealed(path.name, pickle.dumps(Trap())))
+    assert open_again(run, saved) == 0
+
+
+@pytest.mark.parametrize("position", ["", "x", "-", "9" * 30, "²", "١"])
+def test_odd_names_are_passed_over(run, saved, position):
+    path = one(saved)
+    ledger, _, rest = path.name.split("-")
+    path.rename(path.with_name(f"{ledger}-{position}-{rest}"))
+    assert open_again(run, saved) == 0
+
+
+def test_a_new_directory_is_private(tmp_path):
+    before = os.umask(0)
+    try:
+        made = Snapshots(tmp_path / "a" / "state")
+    finally:
+        os.umask(before)
+    assert made.directory.stat().st_mode & 0o777 == 0o700
+    assert (made.directory / "key").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_renamed_one_is_not_believed(run, saved):

@@ -178,6 +178,10 @@ def kill_in_the_middle(path: str, way: str, after_s: float) -> None:
     process.communicate()
 
 
+@pytest.mark.fault(
+    "processes that write at once",
+    "several processes on one embedded log, without loss or repetition",
+)
 def test_processes_feed_and_forward_at_once_without_loss_or_repetition(path):
     with EmbeddedBroker(path) as broker:
         broker.ensure([TopicSpec("in", 4), TopicSpec("out", 1)], create=True)
@@ -196,6 +200,10 @@ def test_processes_feed_and_forward_at_once_without_loss_or_repetition(path):
         assert all(each >= 3_000 for each in forwarded)
 
 
+@pytest.mark.fault(
+    "a writer killed between its writes",
+    "processes killed while they commit to the embedded log",
+)
 def test_a_killed_writer_leaves_outputs_and_position_consistent(path):
     drawn = random.Random(7)
     with EmbeddedBroker(path) as broker:
@@ -458,6 +466,10 @@ def test_a_transaction_that_was_interrupted_for_too_long_is_dropped(broker, cloc
     assert broker.positions("g", IN) == dict.fromkeys(IN)
 
 
+@pytest.mark.fault(
+    "clocks behind or set back",
+    "leases of the embedded log while the clock jumps",
+)
 @pytest.mark.parametrize("jump_s", [-86_400, 86_400])
 def test_a_clock_that_jumps_expires_seats_and_nobody_waits_for_it(broker, other, clock, jump_s):
     asleep, awake = seated(broker), None
@@ -492,6 +504,10 @@ def test_new_partitions_are_divided_too(broker, other, clock):
         broker.grow("in", 4)
 
 
+@pytest.mark.fault(
+    "members that join, sleep and leave",
+    "random groups on the embedded log: no overlap, no commit lost",
+)
 def test_whoever_joins_sleeps_or_leaves_the_group_neither_overlaps_nor_loses_a_commit():
     for seed in range(15):
         Turmoil(seed).run(150)
@@ -657,6 +673,10 @@ def test_a_log_that_another_process_holds_is_unavailable(broker, path, clock):
         assert values(broker, "out") == [b"v"]
 
 
+@pytest.mark.fault(
+    "a full disk",
+    "the embedded log on a full disk, then with room",
+)
 def test_a_full_disk_leaves_the_log_as_it_was_and_goes_on_when_there_is_room(broker, other):
     seat = seated(broker)
     seat.member.commit([Output("out", b"before")], {IN[0]: Position(1, "before")})

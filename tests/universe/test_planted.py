@@ -29,6 +29,10 @@ def found(bugs, patch) -> int | None:
     return None
 
 
+@pytest.mark.fault(
+    "checks that notice nothing",
+    "bugs planted into the production code, which the universes must find",
+)
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_found(name, monkeypatch):
     assert len(BUGS) >= 12

@@ -10,6 +10,11 @@ from tests.universe.world import Universe
 SEEDS, BLOCK = 500, 25
 
 
+@pytest.mark.fault(
+    "everything at once: kills, lost acknowledgements, rebalances, spoiled snapshots, lost state, odd records and clocks",
+    "simulated universes with production code, each with its own mix of 23 faults",
+    tried=BLOCK,
+)
 @pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
 def test_everything_holds_in_every_universe(first):
     for seed in range(first, first + BLOCK):

@@ -1,5 +1,7 @@
 """The HTTP server over a real socket: what it answers, when, and how it starts and stops."""
 
+import asyncio
+import contextlib
 import signal
 import socket
 import threading
@@ -15,6 +17,7 @@ from stream_al.datasets import stream
 from stream_al.service.figures import Figures, ScorerFigures
 from stream_al.simulate import Simulation
 from stream_al.web.board import MOST_SIGHTINGS, SILENT_S, Board
+from stream_al.web.limits import HEADERS, MOST_BODY, MOST_CLIENTS, Limits, Rates
 from stream_al.web.server import STOP_S, HttpServer
 
 INPUT = ("group", "topic", 0)
@@ -129,7 +132,98 @@ def test_every_answer_is_secured(get, path):
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
     assert headers["content-security-policy"].startswith("default-src 'none'")
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
     assert "server" not in headers
+
+
+def secure(answer):
+    return answer.headers.items() >= HEADERS.items()
+
+
+def test_so_is_the_answer_to_an_error_of_ours(server, get, monkeypatch):
+    monkeypatch.setattr(Board, "alive", lambda _: 1 / 0)
+    answer = get("/healthz")
+    assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+    assert secure(answer)
+
+
+def test_so_is_the_answer_to_what_is_no_http(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+        client.sendall(b"\x16\x03\x01 no http\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(4096), b"")).decode().lower()
+    assert answer.startswith("http/1.1 400")
+    assert all(f"{name}: {value}".lower() in answer for name, value in HEADERS.items())
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_large_body_is_refused_before_it_is_read(server, get):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (MOST_BODY + 1))
+        assert client.recv(4096).startswith(b"HTTP/1.1 413")
+    answer = httpx.post(server.url, content=b"x" * MOST_BODY)
+    assert answer.status_code == 405
+    assert secure(answer)
+    endless = httpx.post(server.url, content=iter([b"x" * 10_000] * 20))
+    assert endless.status_code == 405, "a body that nobody reads is not read"
+
+
+def test_a_body_of_no_stated_length_ends_at_the_limit():
+    received = iter([{"type": "http.request", "body": b"x" * 40_000, "more_body": True}] * 2)
+
+    async def reads(scope, receive, send):
+        assert (await receive())["type"] == "http.request"
+        assert (await receive())["type"] == "http.disconnect"
+
+    async def receive():
+        return next(received)
+
+    scope = {"type": "http", "headers": [], "path": "/", "client": ("a", 1)}
+    asyncio.run(Limits(reads)(scope, receive, None))
+
+
+def test_headers_without_an_end_are_refused(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 10_000)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(4096).startswith(b"HTTP/1.1 4")
+
+
+def test_a_client_that_asks_too_often_is_told_so_but_may_ask_whether_all_is_well(get, monkeypatch):
+    monkeypatch.setattr("stream_al.web.limits.BURST", 10.0)
+    monkeypatch.setattr("stream_al.web.limits.RATE_PER_S", 0.001)
+    assert [get("/").status_code for _ in range(12)] == [200] * 10 + [429] * 2
+    answer = get("/metrics")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+    assert secure(answer)
+    assert [get("/healthz").status_code for _ in range(20)] == [200] * 20
+
+
+def test_rates_are_each_client_s_own_and_remembered_for_a_bounded_number():
+    clock = Clock()
+    rates = Rates(clock)
+    assert [rates.take("a") for _ in range(101)] == [True] * 100 + [False]
+    assert rates.take("b")
+    clock.now += 0.5
+    assert [rates.take("a") for _ in range(11)] == [True] * 10 + [False]
+    for n in range(3 * MOST_CLIENTS):
+        rates.take(f"client {n}")
+    assert len(rates._left) <= MOST_CLIENTS
+
+
+def test_connections_that_ask_nothing_do_not_keep_others_out(server, get, monkeypatch):
+    monkeypatch.setattr("stream_al.web.limits.FIRST_REQUEST_S", 0.3)
+    monkeypatch.setattr("stream_al.web.limits.MOST_CONNECTIONS", 20)
+    idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(30)]
+    for client in idle:
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b"", "closed by the server"
+        client.close()
+    assert get("/healthz").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/metrics/", "/../etc/passwd"])
