@@ -73,6 +73,21 @@ def each(function: Callable[..., Any], tasks: Sequence[Key], jobs: int) -> list[
     return [answer for _, answer in sorted(_answers(function, tasks, jobs), key=lambda pair: pair[0])]
 
 
+def paired(run: Callable[..., Result], plan: Sequence[Key], switch: str, jobs: int) -> list[Result]:
+    """Run each task of the plan with ``switch`` off and on, one right after the other.
+
+    Returns
+    -------
+    For each task, it and the result with the switch on; without, the accuracy with it off; difference, on minus off.
+    """
+    tasks = [{**one, switch: on} for one in plan for on in (False, True)]
+    results = each(run, tasks, jobs)
+    return [
+        {**one, **on, "without": off["accuracy"], "difference": on["accuracy"] - off["accuracy"]}
+        for one, off, on in zip(plan, results[::2], results[1::2], strict=True)
+    ]
+
+
 def _answers(function: Callable[..., Any], tasks: Sequence[Key], jobs: int) -> Iterator[tuple[int, Any]]:
     """Yield place and answer of each task, as they come."""
     if jobs <= 0 or len(tasks) < 2:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from statistics import stdev
 from typing import Any
 
-from _harness import Bars, Result, each, mean, parse, parser, table
+from _harness import Bars, Result, mean, paired, parse, parser, table
 from estimation import settings_of
 from label_efficiency import BLOCK, MODELS
 from streams import available, coin_seed, stream
@@ -63,12 +63,7 @@ def pairs(options: Any, streams: Sequence[str], budgets: Sequence[float], n: int
         for s in streams
         for budget in budgets
     ]
-    tasks = [{**one, "cooperative": cooperative} for one in plan for cooperative in (False, True)]
-    results = each(run, tasks, options.jobs)
-    return [
-        {**one, **on, "off": off["accuracy"], "difference": on["accuracy"] - off["accuracy"]}
-        for one, off, on in zip(plan, results[::2], results[1::2], strict=True)
-    ]
+    return paired(run, plan, "cooperative", options.jobs)
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
@@ -85,7 +80,7 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
 def row(name: str, held: Sequence[Result]) -> tuple[str, ...]:
     middle, half = interval([r["difference"] for r in held])
     return (
-        name, f"{mean(r['off'] for r in held):.3f}", f"{mean(r['accuracy'] for r in held):.3f}", f"{100 * middle:+.2f}",
+        name, f"{mean(r['without'] for r in held):.3f}", f"{mean(r['accuracy'] for r in held):.3f}", f"{100 * middle:+.2f}",
         "-" if math.isnan(half) else f"{100 * half:.2f}", *(f"{mean(r[k] for r in held):.0f}" for k in ("labels", "observed", "pseudo")),
         f"{sum(r['stopped'] for r in held)} of {len(held)}",
     )  # fmt: skip

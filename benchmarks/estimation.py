@@ -35,6 +35,7 @@ from stream_al.config import Settings, load
 from stream_al.core.accuracy import Interval
 from stream_al.core.budget import Decisions
 from stream_al.core.fold import Scores
+from stream_al.core.labels import same
 from stream_al.core.messages import LabelRequest, Sample
 from stream_al.simulate import BLOCK, Annotator, Simulation
 from stream_al.transport.port import Output
@@ -104,8 +105,7 @@ class Measured(Simulation):
         if scores.probabilities.shape[1]:
             said = scores.probabilities.argmax(axis=1).tolist()
             for sample, k, confidence in zip(samples, said, scores.confidence.tolist(), strict=True):
-                guess, label = self.fold.classes[k], self.truth[sample.id]
-                right = guess == label and type(guess) is type(label)
+                right = same(self.fold.classes[k], self.truth[sample.id])
                 self.correct[sample.source.offset] = confidence > 0 and right
 
     def _drain(self) -> None:

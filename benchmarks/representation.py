@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from _harness import Bars, Result, each, mean, parse, parser, table
+from _harness import Bars, Result, mean, paired, parse, parser, table
 from cooperative import interval
 from estimation import settings_of
 from label_efficiency import BLOCK, MODELS
@@ -73,12 +73,7 @@ def pairs(options: Any, models: Sequence[str], streams: Sequence[str], n: int) -
         for s in streams
         for model in models
     ]
-    tasks = [{**one, "represented": represented} for one in plan for represented in (False, True)]
-    results = each(run, tasks, options.jobs)
-    return [
-        {**one, **having, "without": bare["accuracy"], "difference": having["accuracy"] - bare["accuracy"]}
-        for one, bare, having in zip(plan, results[::2], results[1::2], strict=True)
-    ]
+    return paired(run, plan, "represented", options.jobs)
 
 
 def row(name: str, held: Sequence[Result]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from stream_al.config import Settings
 from stream_al.core.accuracy import Estimate
 from stream_al.core.budget import Decisions
 from stream_al.core.fold import Fold, Scores
-from stream_al.core.labels import Value, is_number
+from stream_al.core.labels import Value, is_number, same
 from stream_al.core.messages import Answer, Features, LabelRequest, Sample
 from stream_al.core.regression import UNKNOWN, Errors
 from stream_al.service.learning import AT_ONCE
@@ -172,8 +172,7 @@ class Simulation(Closeable):
         said = scores.probabilities.argmax(axis=1).tolist()
         for sample, k, confidence in zip(samples, said, scores.confidence.tolist(), strict=True):
             if confidence > 0:
-                guess, label = classes[k], self.truth[sample.id]
-                self.right += guess == label and type(guess) is type(label)
+                self.right += same(classes[k], self.truth[sample.id])
 
     def _miss(self, samples: Sequence[Sample], values: NDArray[np.float64]) -> None:
         for sample, value in zip(samples, values.tolist(), strict=True):

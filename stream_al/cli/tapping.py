@@ -18,7 +18,7 @@ from stream_al.cli.options import (
     settings_of,
     topic_name,
 )
-from stream_al.cli.outcome import misuse
+from stream_al.cli.outcome import misuse, styled
 from stream_al.cli.printing import json_or_text, one_line, print_json, print_line, text_of
 
 if TYPE_CHECKING:
@@ -180,33 +180,25 @@ def _shown(*, headers: bool) -> Callable[[Record], None]:
 def _line(record: Record, *, headers: bool) -> None:
     from stream_al.wording import shortened
 
-    place = typer.style(f"{record.topic}-{record.partition}@{record.offset}", fg="cyan")
-    time = typer.style(_time(record), dim=True)
-    key = (
-        ""
-        if record.key is None
-        else typer.style(shortened(one_line(text_of(record.key) or "")), bold=True) + " "
-    )
+    paint = styled if _terminal() else _unpainted
+    place = paint(f"{record.topic}-{record.partition}@{record.offset}", fg="cyan")
+    time = paint(_time(record), dim=True)
+    key = "" if record.key is None else paint(shortened(one_line(text_of(record.key) or "")), bold=True) + " "
     value = (
-        typer.style("(no value)", dim=True)
+        paint("(no value)", dim=True)
         if record.value is None
         else shortened(one_line(text_of(record.value) or ""), LONGEST)
     )
     named = [f"{name}={one_line(text_of(content) or '')}" for name, content in record.headers]
-    shown = typer.style(" ".join(named), dim=True) + " " if headers and named else ""
-    print_line(_plain(f"{place} {time} {key}{shown}{value}"))
+    shown = paint(" ".join(named), dim=True) + " " if headers and named else ""
+    print_line(f"{place} {time} {key}{shown}{value}")
+
+
+def _unpainted(text: str, **_: Any) -> str:
+    return text
 
 
 def _terminal() -> bool:
     import sys
 
     return sys.stdout.isatty()
-
-
-def _plain(text: str) -> str:
-    """Drop colours where nobody sees them."""
-    import os
-
-    if _terminal() and not os.environ.get("NO_COLOR"):
-        return text
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)

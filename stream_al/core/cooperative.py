@@ -29,7 +29,7 @@ from typing import Literal
 
 from stream_al.core.calibration import Calibration
 from stream_al.core.drift import Drift
-from stream_al.core.labels import Label, Value, label_key
+from stream_al.core.labels import Label, Value, label_key, same
 from stream_al.core.messages import Feature
 from stream_al.core.model import Model
 from stream_al.core.sequence import anytime
@@ -131,8 +131,7 @@ def _is_right(model: Model, features: Row, label: Value) -> bool:
     row = model.predict([features])[0]
     if not row.any():
         return False
-    said = model.classes[int(row.argmax())]
-    return said == label and type(said) is type(label)
+    return same(model.classes[int(row.argmax())], label)
 
 
 def _sure(model: Model, features: Row, calibration: Calibration) -> Label | None:

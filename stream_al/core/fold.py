@@ -28,7 +28,8 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from itertools import takewhile
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,8 @@ from stream_al.core.regression import Errors, Missed
 from stream_al.core.strategies.base import QueryStrategy
 from stream_al.core.strategies.novelty import with_novelty
 from stream_al.core.strategies.table import create
+
+T = TypeVar("T")
 
 FOLD_VERSION = 8
 DAY_MS = 86_400_000
@@ -459,22 +462,10 @@ class Fold:
     def _forget(self) -> None:
         """Drop what is older than any request can be; the tables are in the order of the ledger."""
         oldest = self.clock_ms - self.keep_closed_ms
-        while self.closed:
-            request_id, closed = next(iter(self.closed.items()))
-            if closed.at_ms >= oldest:
-                break
-            del self.closed[request_id]
+        for request_id in _drop_older(self.closed, oldest, lambda closed: closed.at_ms):
             self.given.pop(self.answers.pop(request_id, ""), None)
-        while self.labels:
-            name, (_label, at, _answer) = next(iter(self.labels.items()))
-            if at >= oldest:
-                break
-            del self.labels[name]
-        while self.unlabelled:
-            name, at = next(iter(self.unlabelled.items()))
-            if at >= oldest:
-                break
-            del self.unlabelled[name]
+        _drop_older(self.labels, oldest, lambda known: known[1])
+        _drop_older(self.unlabelled, oldest, lambda at: at)
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -597,6 +588,14 @@ def _apart(known: float | None, own: float | None) -> float:
         return 0.0 if known is own else math.inf
     apart = abs(known - own) / max(1.0, abs(known))
     return apart if math.isfinite(apart) else math.inf
+
+
+def _drop_older(table: dict[str, T], oldest_ms: int, at_ms: Callable[[T], int]) -> list[str]:
+    """Delete the first entries of a table, as far as they are older; return their keys."""
+    gone = list(takewhile(lambda key: at_ms(table[key]) < oldest_ms, table))
+    for key in gone:
+        del table[key]
+    return gone
 
 
 def clipped(m: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -26,6 +26,15 @@ def is_number(label: Value) -> TypeGuard[int | float]:
     return isinstance(label, int | float) and not isinstance(label, bool)
 
 
+def same(one: Value, other: Value) -> bool:
+    """Say whether two classes are the same one.
+
+    >>> same("a", "a"), same(1, True), same("1", 1)
+    (True, False, False)
+    """
+    return type(one) is type(other) and one == other
+
+
 def label_key(label: Value) -> str:
     r"""Write a label as a JSON key: a string as itself, any other as its JSON text.
 

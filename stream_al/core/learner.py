@@ -33,7 +33,7 @@ from typing import Literal
 
 from stream_al.core.fold import Fold
 from stream_al.core.grants import Dealer
-from stream_al.core.labels import Value, label_key
+from stream_al.core.labels import Value, same
 from stream_al.core.messages import (
     Answer,
     Bucket,
@@ -368,7 +368,7 @@ class Learner:
         )  # fmt: skip
 
     def _same(self, a: Value, b: Value) -> bool:
-        return a == b if self.fold.task == "regression" else label_key(a) == label_key(b)
+        return a == b if self.fold.task == "regression" else same(a, b)
 
     def _unmatched(self, answer: Answer) -> Rejection:
         """Say why an answer names no open request, as far as its id is known."""

@@ -59,7 +59,9 @@ def milliseconds(text: str) -> int:
 # --- messages ------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, unsafe_hash=True)  # read-only as all here; frozen, it takes four times as long to make
+@dataclass(
+    slots=True, unsafe_hash=True
+)  # read-only as all here; a frozen one takes at least twice as long to make
 class Source:
     """Where a sample stands in its topic: its identity."""
 

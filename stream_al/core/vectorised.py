@@ -60,8 +60,8 @@ def compiled(pipeline: Any, columns: Columns) -> Classifier | None:
     return answer
 
 
-def _of(values: Any, columns: Columns, default: float = 0.0) -> Vector:
-    return np.array([values.get(c, default) for c in columns], dtype=np.float64)
+def _of(values: Any, columns: Columns) -> Vector:
+    return np.array([values.get(c, 0.0) for c in columns], dtype=np.float64)
 
 
 def _inverse(values: Vector) -> Vector:
@@ -73,13 +73,12 @@ def _inverse(values: Vector) -> Vector:
 
 
 def _standard(step: Any, columns: Columns) -> Stage:
+    means, variances = step.means, step.vars
     if step.window_size is not None:
-        means = np.array([step.means[c].get() if c in step.means else 0.0 for c in columns])
-        variances = np.array([step.vars[c].get() if c in step.vars else 0.0 for c in columns])
-    else:
-        means, variances = _of(step.means, columns), _of(step.vars, columns)
-    scale = _inverse(np.sqrt(variances)) if step.with_std else np.ones(len(columns))
-    return lambda x: (x - means) * scale
+        means, variances = ({c: v.get() for c, v in held.items()} for held in (means, variances))
+    middle = _of(means, columns)
+    scale = _inverse(np.sqrt(_of(variances, columns))) if step.with_std else np.ones(len(columns))
+    return lambda x: (x - middle) * scale
 
 
 SCALERS: dict[type, Callable[[Any, Columns], Stage]] = {preprocessing.StandardScaler: _standard}
@@ -94,6 +93,13 @@ def _ours(model: Any, columns: Columns) -> Classifier:
         return classes, Assessment(*said)
 
     return answer
+
+
+def _shares(z: Matrix) -> Matrix:
+    """Return exp(z) of each row, scaled to sum to 1."""
+    p: Matrix = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    return p
 
 
 def _sigmoid(z: Vector) -> Vector:
@@ -147,9 +153,7 @@ def _softmax(model: Any, columns: Columns) -> Classifier | None:
     weights = np.array([_of(model.weights[label], columns) for label in labels])
 
     def answer(x: Matrix) -> tuple[Sequence[int], Assessment]:
-        z = x @ weights.T
-        p = np.exp(z - z.max(axis=1, keepdims=True))
-        return labels, Assessment(p / p.sum(axis=1, keepdims=True))
+        return labels, Assessment(_shares(x @ weights.T))
 
     return answer
 
@@ -178,8 +182,7 @@ def _naive_bayes(model: Any, columns: Columns) -> Classifier | None:
             with np.errstate(over="ignore"):
                 density = height[k] * np.exp(-0.5 * ((x - mean[k]) / deviation[k]) ** 2)
             joint[:, k] = prior[k] + np.log(LEAST_DENSITY + density).sum(axis=1)
-        p = np.exp(joint - joint.max(axis=1, keepdims=True))
-        return labels, Assessment(p / p.sum(axis=1, keepdims=True))
+        return labels, Assessment(_shares(joint))
 
     return answer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,9 +129,11 @@ class BayesianClassifier(base.Classifier):
 
     def assess_values(self, columns: Sequence[Any], values: Matrix) -> Answers:
         """Return the same of n samples as a matrix of finite numbers, of shape (n, d) for d ``columns``."""
-        size = max(1, BLOCK // (1 + len(self.columns)))
-        blocks = [values[i : i + size] for i in range(0, len(values), size)]
-        return joined([self.assess_matrix(self.columns.arranged(columns, block)) for block in blocks])
+        return in_blocks(
+            len(values),
+            self.columns,
+            lambda block: self.assess_matrix(self.columns.arranged(columns, values[block])),
+        )
 
     # What follows takes inputs that are standardised already: the members of a mixture share their columns.
 
@@ -170,14 +172,13 @@ class BayesianClassifier(base.Classifier):
         return phi
 
     def _in_blocks(self, rows: Sequence[Mapping[Any, Any]], *, features: bool) -> Answers:
-        """Assess in blocks of bounded size; features are kept only where they are asked for."""
-        size = max(1, BLOCK // (1 + len(self.columns)))
-        if len(rows) <= size:
-            return self.assess_matrix(self.columns.matrix(rows))
-        parts = [
-            self.assess_matrix(self.columns.matrix(rows[i : i + size])) for i in range(0, len(rows), size)
-        ]
-        return joined(parts if features else [part._replace(features=None) for part in parts])
+        """Assess in blocks; features are kept only where they are asked for."""
+
+        def assess(block: slice) -> Answers:
+            said = self.assess_matrix(self.columns.matrix(rows[block]))
+            return said if features else said._replace(features=None)
+
+        return in_blocks(len(rows), self.columns, assess)
 
 
 class Posterior:
@@ -332,6 +333,12 @@ def gap_of(logits: Matrix) -> Vector:
     top = np.partition(logits, -2, axis=1)
     gap: Vector = top[:, -1] - top[:, -2]
     return gap
+
+
+def in_blocks(n: int, columns: Columns, assess: Callable[[slice], Answers]) -> Answers:
+    """Assess n samples in blocks of bounded size."""
+    size = max(1, BLOCK // (1 + len(columns)))
+    return joined([assess(slice(at, at + size)) for at in range(0, max(1, n), size)])
 
 
 def joined(parts: Sequence[Answers]) -> Answers:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from river import base, compose, multiclass, tree
 
 from stream_al.models.answers import Answers
-from stream_al.models.bayes import BLOCK, BayesianClassifier, gap_of, joined
+from stream_al.models.bayes import BayesianClassifier, gap_of, in_blocks
 from stream_al.models.columns import WIDE, Columns
 
 Vector = NDArray[np.float64]
@@ -144,19 +144,18 @@ class MixtureClassifier(base.Classifier):
         both None without such members. The gap is scaled so that moderation by the variance gives the mixture's
         probabilities back.
         """
-        size = max(1, BLOCK // (1 + len(self.columns)))
-        if len(rows) <= size:
-            return self._assess(rows)
-        return joined([self._assess(rows[i : i + size]) for i in range(0, len(rows), size)])
+        return in_blocks(len(rows), self.columns, lambda block: self._assess(rows[block]))
 
     def assess_values(self, columns: Sequence[Any], values: Matrix) -> Answers:
         """Return the same of n samples as a matrix of finite numbers, of shape (n, d) for d ``columns``."""
         rows: list[dict[Any, Any]] = [{}] * len(values)
         if any(isinstance(member, _River) for member in self._members):
             rows = [dict(zip(columns, row, strict=True)) for row in values.tolist()]
-        size = max(1, BLOCK // (1 + len(self.columns)))
-        blocks = [slice(i, i + size) for i in range(0, len(values), size)]
-        return joined([self._mixed(rows[b], self.columns.arranged(columns, values[b])) for b in blocks])
+        return in_blocks(
+            len(values),
+            self.columns,
+            lambda block: self._mixed(rows[block], self.columns.arranged(columns, values[block])),
+        )
 
     def _assess(self, rows: Sequence[Mapping[Any, Any]]) -> Answers:
         z = self.columns.matrix(rows) if self._learns_columns else np.zeros((len(rows), 0))

@@ -202,7 +202,7 @@ class LearnerTask(Closeable):
             self.maintained_ms = now
             self.broker.maintain()
         handled = sum(len(r) for r in records.values())
-        if self.machine is machine and self.watchdog.silent(handled, self._read_to(), now):
+        if self.machine is machine and self.watchdog.silent(handled, {} if handled else self._read_to(), now):
             self.abandon()
         return handled
 

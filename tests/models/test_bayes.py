@@ -88,7 +88,6 @@ def test_large_batches_are_cut_without_a_difference(cls, monkeypatch):
     model, rows = trained(cls(seed=1)), rows_of(40, seed=5)
     whole = model.assess_batch(rows)
     monkeypatch.setattr(bayes, "BLOCK", 30)
-    monkeypatch.setattr(mixture, "BLOCK", 30)
     for one, other in zip(whole, model.assess_batch(rows), strict=True):
         if one is not None and not isinstance(one, list):
             np.testing.assert_allclose(one, other, atol=1e-9)
