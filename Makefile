@@ -33,8 +33,9 @@ help: ## show this list
 demo: $(RUNTIME) ## run the whole loop on this machine, with a real data set
 	@$(BIN)/stream-al demo $(ARGS)
 
+# One more than two cores: the tests with processes wait for a third of their time.
 test: $(DEV) ## run the tests that need no Kafka
-	@$(BIN)/python -m pytest -m "not kafka" -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -m "not kafka" -n 3 $(ARGS)
 
 # Kafka itself comes through Maven; the check stands before the environment is built.
 test-kafka: ## run the tests against a real Apache Kafka (needs Java and Maven)
