@@ -35,7 +35,7 @@ BUDGET = 0.05
 REDUNDANT = "redundant"
 REDUNDANT_COINS = 99  # its coins, as the other streams have theirs by their place
 COMPARED = ("default", "bayesian", "lr")
-WORST, SLOWEST_US = -0.015, 4.0
+WORST, SLOWEST_US = -0.03, 4.0
 
 
 @lru_cache(maxsize=2)

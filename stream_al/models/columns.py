@@ -80,12 +80,12 @@ class Columns:
 
     def _read_all(self, rows: Sequence[Mapping[Any, Any]]) -> Matrix:
         try:
-            values = np.array([self._get(x) for x in rows], dtype=np.float64)
-        except (KeyError, ValueError, TypeError, OverflowError):
+            values = np.array([self._get(x) for x in rows])
+        except (KeyError, ValueError, OverflowError):
             return self._read_each(rows)
-        if values.ndim > (1 if len(self.names) == 1 else 2):  # all are lists of one length
-            return self._read_each(rows)
-        return values.reshape(len(rows), -1)
+        if values.dtype.kind not in "fiub" or values.ndim > (1 if len(self.names) == 1 else 2):
+            return self._read_each(rows)  # strings, or lists of one length, among others
+        return values.astype(np.float64, copy=False).reshape(len(rows), -1)
 
     def _read_each(self, rows: Sequence[Mapping[Any, Any]]) -> Matrix:
         return np.array([self._read_one(x) for x in rows], dtype=np.float64).reshape(len(rows), -1)
@@ -159,6 +159,8 @@ def _nothing(_: Mapping[Any, Any]) -> tuple[()]:
 
 
 def _number(value: Any) -> float:
+    if isinstance(value, str | bytes):
+        return float("nan")
     try:
         return float(value)
     except OverflowError:

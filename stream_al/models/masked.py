@@ -61,7 +61,7 @@ class MaskedAutoencoder(base.Transformer):
     """
 
     def __init__(
-        self, n_hidden: int = 16, share: float = 0.5, rate: float = 0.01, seed: int | None = None
+        self, n_hidden: int = 4, share: float = 0.5, rate: float = 0.01, seed: int | None = None
     ) -> None:
         if not (n_hidden > 0 and 0 < share < 1 and rate > 0):
             raise ValueError("n_hidden and rate must be above 0 and share in (0, 1)")

@@ -277,9 +277,17 @@ def test_moments_shrug_off_an_outlier_and_follow_a_shift():
 
 
 @pytest.mark.parametrize(
-    "row", [{"a": [1.0]}, {"a": [1.0, 2.0]}, {"a": [1.0], "b": [2.0]}, {"a": [1.0, 2.0], "b": [3.0, 4.0]}]
+    "row",
+    [
+        {"a": "1"},
+        {"a": "1", "b": "2"},
+        {"a": [1.0]},
+        {"a": [1.0, 2.0]},
+        {"a": [1.0], "b": [2.0]},
+        {"a": [1.0, 2.0], "b": [3.0, 4.0]},
+    ],
 )
-def test_lists_are_no_numbers(row):
+def test_strings_and_lists_are_no_numbers(row):
     table = Columns()
     assert (table.learn(row) == 0).all()
     for value in (3.0, 5.0):

@@ -29,7 +29,7 @@ CLASSIFIERS = [
     "river.naive_bayes.GaussianNB",
     "river.forest.AMFClassifier",
 ]
-HIDDEN = [f"h{i}" for i in range(16)]
+HIDDEN = [f"h{i}" for i in range(4)]
 
 
 def rows_of(n, seed=0):
