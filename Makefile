@@ -37,7 +37,7 @@ demo: $(RUNTIME) ## run the whole loop on this machine, with a real data set
 test: $(DEV) ## run the tests that need no Kafka
 	@$(BIN)/python -m pytest -m "not kafka" -n 3 $(ARGS)
 
-# Kafka itself comes through Maven; the check stands before the environment is built.
+# Kafka itself comes through Maven; the check stands before the environment is built. Each worker has a node of its own.
 test-kafka: ## run the tests against a real Apache Kafka (needs Java and Maven)
 	@missing=; for tool in java mvn; do command -v $$tool >/dev/null 2>&1 || missing="$$missing $$tool"; done; \
 	if [ -n "$$missing" ]; then \
@@ -45,7 +45,7 @@ test-kafka: ## run the tests against a real Apache Kafka (needs Java and Maven)
 	  test "$$CI" != true && test "$$STREAM_AL_REQUIRE_KAFKA" != 1; \
 	else \
 	  $(MAKE) --no-print-directory $(DEV) && \
-	  STREAM_AL_REQUIRE_KAFKA=1 $(BIN)/python -m pytest -m kafka tests/kafka $(ARGS); \
+	  STREAM_AL_REQUIRE_KAFKA=1 $(BIN)/python -m pytest -m kafka tests/kafka -n 2 --dist worksteal $(ARGS); \
 	fi
 
 fuzz: $(DEV) ## feed 100,000 spoiled payloads to every decoder
