@@ -273,7 +273,8 @@ def _base(settings: Settings) -> tuple[str, ...]:
 
 def _run(plan: Plan, out: Path, jobs: int, stop: threading.Event, *, resume: bool) -> Summary:
     """Run every cell that is not known yet."""
-    from stream_al.whatif.grid import Stopped, Table, run_all
+    from stream_al.whatif.grid import Stopped, run_all
+    from stream_al.whatif.results import Table
     from stream_al.whatif.summary import summarise
 
     table = Table(out)
@@ -338,9 +339,9 @@ def _write(summary: Summary, settings: Settings, out: Path) -> None:
     """Write report, plots and configuration."""
     from stream_al.whatif.advice import configuration
     from stream_al.whatif.figures import charts
-    from stream_al.whatif.grid import Table
     from stream_al.whatif.plots import NoMatplotlibError, write_pngs
     from stream_al.whatif.report import page
+    from stream_al.whatif.results import Table
 
     drawn = charts(summary, Table(out).curves({r.cell for r in summary.results}))
     (out / "report.html").write_text(page(summary, drawn), encoding="utf-8")

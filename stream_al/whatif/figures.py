@@ -8,7 +8,8 @@ from statistics import fmean
 
 from stream_al.web.curves import Chart, Line, Points, ceiling, fitting
 from stream_al.web.demo_run import asking, percent
-from stream_al.whatif.grid import RANDOM, Curves, Result
+from stream_al.whatif.grid import RANDOM
+from stream_al.whatif.results import Curves, Result
 from stream_al.whatif.summary import Group, Summary
 
 COLOURS = 7

@@ -9,7 +9,8 @@ from itertools import groupby, pairwise
 from statistics import fmean, stdev
 
 from stream_al.core.sequence import student
-from stream_al.whatif.grid import RANDOM, Plan, Result
+from stream_al.whatif.grid import RANDOM, Plan
+from stream_al.whatif.results import Result
 
 CLOSE = 0.01  # of the best accuracy: not worth more labels
 

@@ -11,9 +11,10 @@ from stream_al import datasets, simulate
 from stream_al.logs import configure
 from stream_al.simulate import Oracle
 from stream_al.whatif import grid
-from stream_al.whatif.grid import Cell, Model, Plan, Stopped, Stream, Table, run_all, run_cell, settings_of
+from stream_al.whatif.grid import Cell, Model, Plan, Stopped, Stream, run_all, run_cell, settings_of
 from stream_al.whatif.models import PRESETS, UnknownModelError, model
 from stream_al.whatif.reading import Data, DataError
+from stream_al.whatif.results import Table
 from stream_al.whatif.summary import summarise
 
 ROWS = list(datasets.stream("bananas", 400, 1))
