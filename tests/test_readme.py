@@ -108,7 +108,9 @@ def test_what_if_is_written_where_it_says(tmp_path):
     [command] = [c for c in commands() if c[0] == "simulate"]
     done = run(command, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {"report.html", "results.csv", "config.yaml"} <= {p.name for p in (tmp_path / "simulation").iterdir()}
+    assert {"report.html", "results.csv", "config.yaml"} <= {
+        p.name for p in (tmp_path / "simulation").iterdir()
+    }
 
 
 def test_roles_and_addresses_of_the_kafka_part_exist():

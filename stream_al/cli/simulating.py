@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from rich.table import Table as Printed
 
     from stream_al.config import Settings
+    from stream_al.whatif.experiment import Findings
     from stream_al.whatif.grid import Model, Plan
     from stream_al.whatif.reading import Data
+    from stream_al.whatif.scenarios import Extent, Scenario
     from stream_al.whatif.summary import Summary
 
 Distribution = Literal["constant", "exponential"]
@@ -48,6 +50,8 @@ SIMULATE_EXAMPLES = examples(
     "stream-al simulate tickets.csv --label topic",
     "stream-al simulate tickets.csv --label topic --strategies margin,entropy --models default,logistic --seeds 5",
     "stream-al simulate shuttle --samples 20000 --budgets 0.01,0.02 --delay 300 --noise 0.1 --json",
+    "stream-al simulate --scenario pool-least-confidence",
+    "stream-al simulate news.jsonl.gz --label label --scenario text-newsgroups",
 )
 
 
@@ -59,13 +63,13 @@ def _below_one(value: float) -> float:
 
 def simulate(
     data: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="DATA",
             help="A labelled file (.csv, .jsonl, both also .gz, or .parquet), or one of River's data sets:"
             " phishing, bananas, segments, shuttle.",
         ),
-    ],
+    ] = None,
     *,
     label: Annotated[
         str | None,
@@ -91,8 +95,11 @@ def simulate(
         str, typer.Option("--budgets", metavar="X,Y", help="Shares of the samples that may be asked for.")
     ] = BUDGETS,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, max=1_000, help="How often each is run, with other coins.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--seeds", min=1, max=1_000, help="How often each is run, with other coins; without it once."
+        ),
+    ] = None,
     delay: Annotated[int, typer.Option("--delay", min=0, help="How many samples later an answer comes.")] = 0,
     delay_distribution: Annotated[
         Distribution,
@@ -125,6 +132,19 @@ def simulate(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Take over what an earlier run in DIR has done.")
     ] = True,
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            "--scenario",
+            metavar="NAME",
+            help="Repeat an experiment of the literature instead: pool-least-confidence, text-newsgroups, strategies,"
+            " cooperative, cooperative-pool, self-supervised, synthesis. Of the other options only DATA, --label,"
+            " --seeds, --jobs, --out and --json count.",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With --scenario: less of everything, to see that it works.")
+    ] = False,
     as_json: Json = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -133,13 +153,29 @@ def simulate(
 
     The real service runs over the data in virtual time, once for each combination and seed, with simulated people who
     answer late, wrong or never. DIR gets results.csv, report.html, plots as PNG (with the extra plots) and a
-    config.yaml of the best choice. Ctrl-C ends it with exit code 130; the same command goes on where it stopped.
+    config.yaml of the best choice. With --scenario it repeats an experiment of the literature. Ctrl-C ends it with
+    exit code 130; the same command goes on where it stopped.
     """
     from stream_al.simulate import Oracle
     from stream_al.whatif.grid import Plan, Stream
     from stream_al.whatif.reading import usable
 
     settings = settings_of(config, overrides, level="error")
+    if scenario is not None:
+        _experiment(
+            scenario,
+            settings,
+            data,
+            label,
+            seeds,
+            jobs or os.cpu_count() or 1,
+            out,
+            quick=quick,
+            json=as_json,
+        )
+        return
+    if data is None:
+        raise typer.BadParameter("name a labelled file, or a data set of River", param_hint="DATA")
     _refuse_numbers(settings)
     ways, kinds, shares = _strategies(strategies), _models(models, settings), _shares(budgets)
     read, unordered = _data(settings, data, label, ignore or ())
@@ -151,7 +187,7 @@ def simulate(
         strategies=ways,
         models=kinds,
         budgets=shares,
-        seeds=seeds,
+        seeds=seeds or 1,
         oracle=Oracle(delay, delay_distribution, noise, silence, annotators, held.classes),
         overrides=_base(settings),
     )
@@ -272,8 +308,9 @@ def _base(settings: Settings) -> tuple[str, ...]:
 
 
 def _run(plan: Plan, out: Path, jobs: int, stop: threading.Event, *, resume: bool) -> Summary:
-    """Run every cell that is not known yet."""
-    from stream_al.whatif.grid import Stopped, run_all
+    """Run every cell that is not known yet, and keep the results."""
+    from stream_al.whatif.grid import run_cell
+    from stream_al.whatif.processes import Stopped, answers
     from stream_al.whatif.results import Table
     from stream_al.whatif.summary import summarise
 
@@ -284,7 +321,7 @@ def _run(plan: Plan, out: Path, jobs: int, stop: threading.Event, *, resume: boo
         typer.echo(f"{len(cells) - len(left)} of {len(cells)} cells are done already.", err=True)
     try:
         with _progress(len(left)) as tell:
-            for result, curves in run_all(plan, left, jobs, stop):
+            for result, curves in answers(run_cell, plan, left, jobs, stop):
                 table.add(result, curves)
                 tell()
     except Stopped:
@@ -354,7 +391,7 @@ def _write(summary: Summary, settings: Settings, out: Path) -> None:
 
 def _tell(summary: Summary, out: Path, *, json: bool) -> None:
     from stream_al.whatif.advice import sentences
-    from stream_al.whatif.report import figures
+    from stream_al.whatif.report import HEAD, figures, rows
 
     if json:
         for result in summary.results:
@@ -364,21 +401,99 @@ def _tell(summary: Summary, out: Path, *, json: bool) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print(_table(summary))
+    console.print(_printed(HEAD, rows(summary), texts=2))
     for sentence in sentences(summary):
         console.print(sentence, soft_wrap=not console.is_terminal)
     print_line(f"\nReport: {out / 'report.html'}; the best choice, ready to run: {out / 'config.yaml'}")
 
 
-def _table(summary: Summary) -> Printed:
+def _printed(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> Printed:
+    """Return a table whose first columns, ``texts`` of them, are to the left."""
     from rich import box
     from rich.table import Table
 
-    from stream_al.whatif.report import HEAD, rows
-
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for n, name in enumerate(HEAD):
-        table.add_column(name, justify="right" if n > 1 else "left", overflow="fold")
-    for row in rows(summary):
+    for n, name in enumerate(head):
+        table.add_column(name, justify="left" if n < texts else "right", overflow="fold")
+    for row in rows:
         table.add_row(*row)
     return table
+
+
+# Scenarios
+
+
+def _experiment(
+    name: str,
+    settings: Settings,
+    data: str | None,
+    label: str | None,
+    seeds: int | None,
+    jobs: int,
+    out: Path,
+    *,
+    quick: bool,
+    json: bool,
+) -> None:
+    """Repeat an experiment, write what it found, and tell it."""
+    from stream_al.config_problems import not_one_of
+    from stream_al.whatif.experiment import HEAD, plain, write
+    from stream_al.whatif.reading import usable
+    from stream_al.whatif.scenarios import SCENARIOS
+
+    if name not in SCENARIOS:
+        raise typer.BadParameter(not_one_of(name, list(SCENARIOS)), param_hint="--scenario")
+    scenario = SCENARIOS[name]
+    read = None if data is None else usable(_data(settings, data, label, ())[0])
+    times = seeds or (scenario.quick_seeds if quick else scenario.seeds)
+    with interruptible() as stop:
+        findings = _found(scenario, read, times, jobs, out, stop, "quick" if quick else "full")
+    path = write(out, findings)
+    if json:
+        for outcome in plain(findings):
+            print_json(outcome)
+        typer.echo(f"Report: {path}", err=True)
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(_printed(HEAD, findings.rows()))
+    for sentence in findings.sentences():
+        console.print(sentence, soft_wrap=not console.is_terminal)
+    print_line(f"\nReport: {path}")
+
+
+def _found(
+    scenario: Scenario,
+    data: Data | None,
+    seeds: int,
+    jobs: int,
+    out: Path,
+    stop: threading.Event,
+    extent: Extent,
+) -> Findings:
+    from stream_al.whatif.experiment import of_grid, of_pool
+    from stream_al.whatif.processes import Stopped, answers
+    from stream_al.whatif.results import Table
+    from stream_al.whatif.scenarios import Work, run_arm
+
+    if scenario.plan is not None:
+        summary = _run(scenario.plan(data, seeds, extent), out, jobs, stop, resume=True)
+        return of_grid(scenario, summary, Table(out).curves({r.cell for r in summary.results}))
+    assert scenario.task is not None
+    task = scenario.task(data, 1, extent)
+    work = Work(scenario.name, data, extent)
+    tasks = [(arm, seed) for seed in range(1, seeds + 1) for arm in scenario.arms]
+    found = {}
+    try:
+        with _progress(len(tasks)) as tell:
+            for arm, seed, curve in answers(run_arm, work, tasks, jobs, stop):
+                found[arm, seed] = curve
+                tell()
+    except Stopped:
+        typer.echo(f"Stopped after {len(found)} of {len(tasks)} runs; nothing is written.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    made = "made-up samples" if data is None else data.name
+    return of_pool(
+        scenario, f"{made}: {len(task.pool):,} in the pool, {len(task.test):,} held back", seeds, found
+    )

@@ -18,6 +18,7 @@ SIZES = (("wide", 860, 330, 8), ("narrow", 358, 290, 4))  # name, width, height,
 LEFT, RIGHT, TOP, BOTTOM = 42, 14, 26, 40  # margins around the plot
 MOST_TICKS = 6
 DOT = 3.5
+LETTER = 7.2  # width of one, on average
 SETTLED = 0.1  # the y axis fits what comes after this share of the stream
 
 
@@ -88,16 +89,46 @@ def drawings(chart: Chart) -> str:
     return "".join(_svg(Frame(chart, width, height), name, ticks) for name, width, height, ticks in SIZES)
 
 
+def standalone(chart: Chart, style: str) -> str:
+    """Return the chart as an SVG file of its own, with its title and legend; ``style`` is the style sheet."""
+    name, width, height, most_ticks = SIZES[0]
+    keys: list[str] = []
+    at, row = LEFT, 0
+    for text, drawn in _keys(chart):
+        wide = 46 + round(LETTER * len(text))
+        if at + wide > width and at > LEFT:
+            at, row = LEFT, row + 1
+        key = f'<g transform="translate({at} {26 + 20 * row})">{drawn}{_text("unit", 32, 10, "start", text)}</g>'
+        keys.append(key)
+        at += wide
+    above = 46 + 20 * row
+    place = f'<svg y="{above}" width="{width}" height="{height}"'
+    drawing = _svg(Frame(chart, width, height), name, most_ticks).replace(
+        f'<svg class="chart {name}"', place, 1
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height + above}" class="page">'
+        f"<style>{escape(style, quote=False)}.page{{font-family:system-ui,sans-serif}}</style>"
+        f'<rect width="100%" height="100%" style="fill:var(--page)"/>{_text("unit", LEFT, 16, "start", chart.title)}'
+        f"{''.join(keys)}{drawing}</svg>\n"
+    )
+
+
 def legend(chart: Chart) -> str:
     """Return the names of the curves with a piece of each, as a list."""
+    piece = '<svg viewBox="0 0 26 12" width="26" height="12" aria-hidden="true">{}</svg>'
+    items = "".join(f"<li>{piece.format(drawn)}{escape(name)}</li>" for name, drawn in _keys(chart))
+    return f'<ul class="legend">{items}</ul>'
+
+
+def _keys(chart: Chart) -> list[tuple[str, str]]:
+    """Return name and drawing of each entry of the legend."""
     keys = [(line.name, _key(line)) for line in chart.lines]
     if chart.band:
         keys.append((chart.band[0], '<rect class="band" y="1" width="26" height="10"/>'))
     if chart.marks and chart.marks[1]:
         keys.append((chart.marks[0], '<path class="mark" d="M13 0V12"/>'))
-    piece = '<svg viewBox="0 0 26 12" width="26" height="12" aria-hidden="true">{}</svg>'
-    items = "".join(f"<li>{piece.format(drawn)}{escape(name)}</li>" for name, drawn in keys)
-    return f'<ul class="legend">{items}</ul>'
+    return keys
 
 
 def _key(line: Line) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from typing import Any
 
@@ -37,7 +38,7 @@ def sentences(summary: Summary) -> list[str]:
 
 def accuracy(group: Group) -> str:
     """Write the mean accuracy with its interval, where there is one."""
-    if group.half != group.half:
+    if math.isnan(group.half):
         return percent(group.accuracy)
     return f"{percent(group.accuracy)} ± {100 * group.half:.1f}"
 

@@ -1,4 +1,4 @@
-"""The grid: which cells there are, running one, and running all in processes.
+"""The grid: which cells there are, and running one.
 
 Theory of operation
 -------------------
@@ -16,23 +16,18 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import random
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 from stream_al import __version__
 from stream_al.config import Settings, load
-from stream_al.logs import configure
 from stream_al.simulate import Oracle, Simulation
+from stream_al.whatif.processes import Stop, Stopped
 from stream_al.whatif.reading import Row
 from stream_al.whatif.results import Curves, Result
 
@@ -40,7 +35,6 @@ RANDOM = "random"
 LADDER = (2, 4, 8, 16)  # times the largest budget, ...
 MOST = 0.8  # ... up to this, are asked for at random, to see what random needs
 POINTS = 200  # of a curve
-LOOK_S = 0.1
 PACE = (
     8  # samples a turn, and a second of virtual time: a service that keeps up answers sooner than 64 samples
 )
@@ -59,16 +53,6 @@ OWN = {
     "scorer.commit_samples": 64,
     "log.level": "error",
 }
-
-
-class Stopped(Exception):  # noqa: N818  no error: somebody wanted it
-    """Raised where a run was told to stop."""
-
-
-class Stop(Protocol):
-    """What can be asked whether to stop: an event of threads or of processes."""
-
-    def is_set(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +112,7 @@ class Plan:
     seeds: int
     oracle: Oracle
     overrides: tuple[str, ...] = ()  # further settings, as after --set
+    referenced: bool = True  # whether to run the references
 
     @property
     def cells(self) -> list[Cell]:
@@ -143,7 +128,7 @@ class Plan:
     @property
     def references(self) -> list[Cell]:
         """The cells that ask at random, also at larger budgets; none if nobody asks in another way."""
-        if set(self.strategies) <= {RANDOM}:
+        if not self.referenced or set(self.strategies) <= {RANDOM}:
             return []
         top = max(self.budgets)
         budgets = sorted({*self.budgets, *(b for k in LADDER if (b := round(k * top, 9)) <= MOST)})
@@ -239,58 +224,3 @@ def run_cell(plan: Plan, cell: Cell, stop: Stop) -> tuple[Result, Curves]:
             seconds=round(time.perf_counter() - began, 3),
         )
     return result, curves
-
-
-# All cells
-
-
-def run_all(plan: Plan, cells: Sequence[Cell], jobs: int, stop: Stop) -> Iterator[tuple[Result, Curves]]:
-    """Run cells, in this process or in several; yield each when it is done.
-
-    Raises
-    ------
-    Stopped
-        Once somebody has set ``stop``; what was not done by then is not yielded.
-    """
-    if jobs <= 1 or len(cells) < 2:
-        yield from (run_cell(plan, cell, stop) for cell in cells)
-        return
-    context = multiprocessing.get_context("spawn")
-    ended = context.Event()
-    with ProcessPoolExecutor(min(jobs, len(cells)), context, _begin, (plan, ended)) as pool:
-        try:
-            with _deaf():  # workers are started here, and inherit it
-                left = {pool.submit(_work, cell) for cell in cells}
-            while left:
-                done, left = wait(left, LOOK_S, FIRST_COMPLETED)
-                if stop.is_set():
-                    raise Stopped
-                yield from (future.result() for future in done)
-        finally:
-            ended.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Ignore Ctrl-C, which a terminal sends to workers, too: they are told to stop otherwise."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-_given: dict[str, Any] = {}  # of a worker
-
-
-def _begin(plan: Plan, stop: Stop) -> None:
-    configure("error")
-    _given.update(plan=plan, stop=stop)
-
-
-def _work(cell: Cell) -> tuple[Result, Curves]:
-    return run_cell(_given["plan"], cell, _given["stop"])

@@ -105,7 +105,7 @@ class Balanced(HTMLParser):
 
 
 def test_processes_find_what_one_process_finds_and_stopping_keeps_what_is_done(program, cli, file):
-    arguments = ("simulate", file, "--label", "banana", *FEW, "--strategies", "random", "--seeds", "4")
+    arguments = ("simulate", file, "--label", "banana", *FEW, "--strategies", "random", "--seeds", "3")
     stopped = program(*arguments, "--jobs", "2", "--out", "two")
     until(lambda: Path("two/results.csv").exists() and len(results("two")) >= 1, 30)
     stopped.send_signal(signal.SIGINT)
@@ -113,8 +113,8 @@ def test_processes_find_what_one_process_finds_and_stopping_keeps_what_is_done(p
     assert stopped.returncode == 130, said
     assert "Traceback" not in said
     kept = results("two")
-    assert 1 <= len(kept) < 4
-    assert f"Stopped: {len(kept)} of 4 cells are in two/results.csv" in said
+    assert 1 <= len(kept) < 3
+    assert f"Stopped: {len(kept)} of 3 cells are in two/results.csv" in said
 
     assert cli(*arguments, "--jobs", "1", "--out", "two").exit_code == 0
     assert cli(*arguments, "--jobs", "1", "--out", "one").exit_code == 0
@@ -174,3 +174,41 @@ def test_what_is_wrong_is_said_before_anything_is_run(cli, file, arguments, code
     assert done.exit_code == code, done.output
     assert said in " ".join(done.output.replace("│", " ").split())
     assert not Path("simulation").exists()
+
+
+@pytest.mark.parametrize("name", ["cooperative", "self-supervised"])
+def test_a_scenario_of_grids_is_told_as_an_experiment(cli, file, name):
+    lines = Path(file).read_text().splitlines(keepends=True)
+    Path(file).write_text("".join(lines[:150]))
+    done = cli(
+        "simulate",
+        file,
+        "--label",
+        "banana",
+        "--scenario",
+        name,
+        "--quick",
+        "--seeds",
+        "1",
+        "--jobs",
+        "1",
+        "--json",
+    )
+    assert done.exit_code == 0, done.stderr
+    outcomes = jsons(done.stdout)
+    assert len(outcomes) == 4
+    assert sum(o["arm"].startswith("without, ") for o in outcomes) == 2
+    assert {"report.html", "results.csv", "outcomes.csv", "findings.md"} <= {
+        p.name for p in Path("simulation").iterdir()
+    }
+    assert [float(row["accuracy"]) for row in results()]
+    again = cli("simulate", file, "--label", "banana", "--scenario", name, "--quick", "--seeds", "1")
+    assert "4 of 4 cells are done already" in again.stderr
+    assert "against without, 1 %" in again.stdout
+
+
+def test_a_scenario_that_is_not_there(cli, place):
+    done = cli("simulate", "--scenario", "syntesis")
+    assert done.exit_code == 2
+    assert "did you mean synthesis?" in " ".join(done.output.replace("│", " ").split())
+    assert cli("simulate").exit_code == 2

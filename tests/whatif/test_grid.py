@@ -11,8 +11,10 @@ from stream_al import datasets, simulate
 from stream_al.logs import configure
 from stream_al.simulate import Oracle
 from stream_al.whatif import grid
-from stream_al.whatif.grid import Cell, Model, Plan, Stopped, Stream, run_all, run_cell, settings_of
+from stream_al.whatif.grid import Cell, Model, Plan, Stream, run_cell, settings_of
 from stream_al.whatif.models import PRESETS, UnknownModelError, model
+from stream_al.whatif.processes import Stopped
+from stream_al.whatif.processes import answers as done_by
 from stream_al.whatif.reading import Data, DataError
 from stream_al.whatif.results import Table
 from stream_al.whatif.summary import summarise
@@ -166,7 +168,7 @@ def test_a_cell_ends_when_it_is_told_to():
     told = threading.Event()
     told.set()
     with pytest.raises(Stopped):
-        next(run_all(plan(), plan().cells, 1, told))
+        next(done_by(run_cell, plan(), plan().cells, 1, told))
 
 
 def test_labels_that_random_needs_are_read_off_the_cells_at_random():
