@@ -15,12 +15,13 @@ from string import Template
 
 from stream_al.web.curves import Chart, Line, Points, fitting, standalone
 from stream_al.web.report import figure, resource, solid, style, table
-from stream_al.whatif.figures import COLOURS, charts
+from stream_al.whatif.figures import COLOURS, RECENT, charts, mean_curve, recent
 from stream_al.whatif.pool import Curve
 from stream_al.whatif.results import Curves
 from stream_al.whatif.scenarios import CEAL, SCENARIOS, STREAM, Scenario
 from stream_al.whatif.summary import Summary, mean_and_half
 
+MOST_LINES = 5
 HEAD = ("", "labels", "accuracy, %", "over the baseline, points", "baseline")
 
 
@@ -127,8 +128,9 @@ def of_grid(scenario: Scenario, summary: Summary, curves: Mapping[str, Curves]) 
         outcomes.append(
             Outcome(f"{name}, {100 * r.budget:g} %" if several else name, r.seed, r.labels, r.accuracy)
         )
+    first = _along(scenario, summary, curves)
     outcomes.sort(key=lambda o: (o.arm.rpartition(",")[2] if several else "", o.seed))
-    drawn = charts(summary, curves)
+    drawn = (first, *(c for c in charts(summary, curves) if c.key != first.key))
     return Findings(
         scenario,
         plan.stream.name,
@@ -136,6 +138,39 @@ def of_grid(scenario: Scenario, summary: Summary, curves: Mapping[str, Curves]) 
         tuple(outcomes),
         tuple(_differences(outcomes, scenario)),
         tuple(drawn),
+    )
+
+
+def _along(scenario: Scenario, summary: Summary, curves: Mapping[str, Curves]) -> Chart:
+    """Draw the recent accuracy of the arms with the largest budget: the baseline and the best of the others."""
+    plan = summary.plan
+    budget = max(plan.budgets)
+    arms = sorted(
+        ((g.model if len(plan.models) > 1 else g.strategy, g) for g in summary.groups if g.budget == budget),
+        key=lambda one: (one[0] != scenario.baseline, -one[1].accuracy),
+    )[:MOST_LINES]
+    lines = [
+        Line(
+            arm,
+            "s1" if arm == scenario.baseline else f"s{n - (n == 1)}",
+            mean_curve([recent(curves[r.cell]) for r in g.results]),
+        )
+        for n, (arm, g) in enumerate(arms)
+    ]
+    samples = summary.results[0].samples
+    low, high = fitting([p for line in lines for p in line.points], samples)
+    rest = len({g.strategy for g in summary.groups}) - len(lines)
+    left_out = f" The {rest} strategies with the lowest accuracy are left out." if rest > 0 else ""
+    return Chart(
+        key="along-the-stream",
+        title=f"{scenario.title}, {100 * budget:g} % of the labels",
+        description="; ".join(f"{line.name}: {line.points[-1][1]:.1f} %" for line in lines),
+        unit=f"true accuracy, latest {max(1, samples // RECENT):,} samples, %",
+        end=samples,
+        low=low,
+        high=high,
+        lines=tuple(lines),
+        reading=f"Means over {plan.seeds} seeds.{left_out}",
     )
 
 

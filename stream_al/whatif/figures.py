@@ -119,7 +119,11 @@ def _along(summary: Summary, curves: Mapping[str, Curves]) -> Chart:
     for strategy in summary.plan.strategies:
         held = _held(summary, curves, strategy)
         lines.append(
-            Line(asking(strategy), kind(strategy, summary.plan.strategies), _mean([_recent(c) for c in held]))
+            Line(
+                asking(strategy),
+                kind(strategy, summary.plan.strategies),
+                mean_curve([recent(c) for c in held]),
+            )
         )
         if strategy == best.strategy:
             marks = sorted(at for c in held for at in c.drift)
@@ -149,7 +153,7 @@ def _spent(summary: Summary, curves: Mapping[str, Curves]) -> Chart:
     best = summary.best
     lines = []
     for strategy in summary.plan.strategies:
-        spent = _mean(
+        spent = mean_curve(
             [
                 list(zip(c.samples, map(float, c.requests), strict=True))
                 for c in _held(summary, curves, strategy)
@@ -223,7 +227,7 @@ def _held(summary: Summary, curves: Mapping[str, Curves], strategy: str) -> list
     return [curves[r.cell] for g in chosen for r in g.results if r.cell in curves]
 
 
-def _recent(c: Curves) -> list[tuple[float, float]]:
+def recent(c: Curves) -> list[tuple[float, float]]:
     """Return the accuracy of the latest stretch at each point, in percent."""
     reach, found, start = c.samples[-1] / RECENT, [], 0
     for i, at in enumerate(c.samples):
@@ -235,7 +239,7 @@ def _recent(c: Curves) -> list[tuple[float, float]]:
     return found
 
 
-def _mean(curves: Iterable[Sequence[tuple[float, float]]]) -> Points:
+def mean_curve(curves: Iterable[Sequence[tuple[float, float]]]) -> Points:
     """Return the mean of curves with the same x."""
     held = [curve for curve in curves if curve]
     return [(at[0][0], fmean(y for _, y in at)) for at in zip(*held, strict=False)]
