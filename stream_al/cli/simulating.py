@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from stream_al.cli.demo import interruptible
-from stream_al.cli.options import ConfigFile, Json, Overrides, examples, settings_of
+from stream_al.cli.options import ConfigFile, Json, Overrides, attach, examples, settings_of
 from stream_al.cli.outcome import INTERRUPTED
 from stream_al.cli.printing import print_json, print_line
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stream_al.config import Settings
     from stream_al.whatif.experiment import Findings
     from stream_al.whatif.grid import Model, Plan
+    from stream_al.whatif.logged import Choice
     from stream_al.whatif.reading import Data
     from stream_al.whatif.scenarios import Extent, Scenario
     from stream_al.whatif.summary import Summary
@@ -50,6 +51,7 @@ SIMULATE_EXAMPLES = examples(
     "stream-al simulate tickets.csv --label topic",
     "stream-al simulate tickets.csv --label topic --strategies margin,entropy --models default,logistic --seeds 5",
     "stream-al simulate shuttle --samples 20000 --budgets 0.01,0.02 --delay 300 --noise 0.1 --json",
+    "stream-al simulate --from-broker --strategies margin,entropy --budgets 0.02,0.05",
     "stream-al simulate --scenario pool-least-confidence",
     "stream-al simulate news.jsonl.gz --label label --scenario text-newsgroups",
 )
@@ -132,6 +134,14 @@ def simulate(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Take over what an earlier run in DIR has done.")
     ] = True,
+    from_broker: Annotated[
+        bool,
+        typer.Option(
+            "--from-broker",
+            help="Instead of data, take the labels in the ledger: which of the model's mistakes would other"
+            " strategies and budgets have asked for? Only --strategies, --budgets and --json count beside it.",
+        ),
+    ] = False,
     scenario: Annotated[
         str | None,
         typer.Option(
@@ -173,6 +183,9 @@ def simulate(
             quick=quick,
             json=as_json,
         )
+        return
+    if from_broker:
+        _replay(settings, _strategies(strategies), _shares(budgets), json=as_json)
         return
     if data is None:
         raise typer.BadParameter("name a labelled file, or a data set of River", param_hint="DATA")
@@ -497,3 +510,45 @@ def _found(
     return of_pool(
         scenario, f"{made}: {len(task.pool):,} in the pool, {len(task.test):,} held back", seeds, found
     )
+
+
+# What was recorded
+
+
+def _replay(settings: Settings, strategies: Sequence[str], budgets: Sequence[float], *, json: bool) -> None:
+    """Judge other ways of asking by what is in the ledger."""
+    from stream_al.scan import scan
+    from stream_al.transport.port import TransportError
+    from stream_al.whatif.logged import choices, recorded, warnings
+
+    with attach(settings) as broker:
+        log = recorded(scan(broker, settings.topics.ledger))
+    if not log.labels:
+        raise TransportError(
+            f"there are no labels in {settings.topics.ledger} yet, so nothing can be told from them"
+        )
+    found = choices(log, strategies, budgets)
+    if json:
+        for choice in found:
+            print_json(choice)
+    else:
+        from rich.console import Console
+
+        head = ("strategy", "budget", "labels", "threshold", "mistakes found", "95 % interval", "")
+        console = Console(highlight=False)
+        console.print(_printed(head, map(_judged, found)))
+        print_line(f"{len(log.labels):,} labels, weighted, stand for the stream of {log.samples:,} samples.")
+    for warning in warnings(log):
+        typer.echo(warning, err=True)
+
+
+def _judged(choice: Choice) -> tuple[str, ...]:
+    from stream_al.core.accuracy import Interval
+    from stream_al.web.demo_run import between, percent
+
+    known = choice.mistakes is not None and choice.low is not None and choice.high is not None
+    interval = Interval(choice.mistakes, choice.low, choice.high) if known else None  # type: ignore[arg-type]
+    threshold = "" if choice.threshold is None else f"{choice.threshold:.3f}"
+    share = percent(choice.mistakes)
+    budget, labels = percent(choice.budget), f"{choice.labels:,}"
+    return choice.strategy, budget, labels, threshold, share, between(interval), choice.warning

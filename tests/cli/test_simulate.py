@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import sys
 from functools import cache
@@ -12,6 +13,7 @@ import pytest
 
 from stream_al import datasets
 from stream_al.config import load
+from stream_al.simulate import Simulation
 from tests.cli.conftest import jsons, until
 
 FEW = ("--samples", "300", "--budgets", "0.2", "--delay", "10")
@@ -212,3 +214,31 @@ def test_a_scenario_that_is_not_there(cli, place):
     assert done.exit_code == 2
     assert "did you mean synthesis?" in " ".join(done.output.replace("│", " ").split())
     assert cli("simulate").exit_code == 2
+
+
+def test_what_other_budgets_would_have_found_is_told_from_the_ledger(cli, settings):
+    empty = cli("simulate", "--from-broker")
+    assert empty.exit_code == 1
+    assert "does not exist" in empty.stderr
+    with Simulation(settings(), rows(), path="log.db") as simulation:
+        for _ in simulation.run():
+            pass
+        learned = simulation.fold.learned
+    done = cli(
+        "simulate", "--from-broker", "--strategies", "margin,flip,random", "--budgets", "0.1,0.3", "--json"
+    )
+    assert done.exit_code == 0, done.stderr
+    found = jsons(done.stdout)
+    assert [(c["strategy"], c["budget"]) for c in found] == [(s, b) for s in ("margin", "flip", "random") for b in (0.1, 0.3)]  # fmt: skip
+    small, large = found[:2]
+    assert 0 <= small["low"] <= small["mistakes"] <= large["mistakes"] <= large["high"] <= 1
+    assert small["threshold"] >= large["threshold"]
+    assert (small["labels"], large["labels"]) == (40, 120)
+    assert found[2]["mistakes"] is None
+    assert "The model is judged as it was" in done.stderr
+    told = cli("simulate", "--from-broker", "--budgets", "0.1")
+    used, cold = (
+        int(re.search(rf"(\d+) labels{text}", told.output).group(1))
+        for text in (", weighted", " are left out")
+    )
+    assert used + cold == learned
