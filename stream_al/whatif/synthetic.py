@@ -1,4 +1,4 @@
-"""A made-up two-class data set, as the introductions to active learning use it."""
+"""Made-up data sets: one as the introductions to active learning use it, one for learning a representation."""
 
 from __future__ import annotations
 
@@ -31,4 +31,16 @@ def clusters(n: int, seed: int, *, flipped: float) -> list[Row]:
     return [
         ({f"x{j}": v for j, v in enumerate(row)}, bool(label))
         for row, label in zip(x.tolist(), y.tolist(), strict=True)
+    ]
+
+
+def redundant(n: int, seed: int) -> list[Row]:
+    """Return n samples of forty columns tanh(A u) + noise; the class is the largest of the four hidden u."""
+    rng = np.random.default_rng(seed)
+    mixing = rng.normal(size=(4, 40)) / 2
+    hidden = rng.normal(size=(n, 4))
+    columns = np.tanh(hidden @ mixing) + rng.normal(size=(n, 40))
+    return [
+        ({f"x{j}": value for j, value in enumerate(x)}, f"u{u}")
+        for x, u in zip(columns.tolist(), hidden.argmax(axis=1).tolist(), strict=True)
     ]
