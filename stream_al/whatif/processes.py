@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -45,6 +46,8 @@ def answers(
     ------
     Stopped
         Once somebody has set ``stop``; what was not done by then is not yielded.
+    ChildProcessError
+        If a process was ended from outside, as one that needs too much memory is.
     """
     if jobs <= 1 or len(tasks) < 2:
         for task in tasks:
@@ -63,6 +66,10 @@ def answers(
                 if stop.is_set():
                     raise Stopped
                 yield from (future.result() for future in done)
+        except BrokenProcessPool:
+            raise ChildProcessError(
+                "a process was ended from outside, perhaps for want of memory; try fewer --jobs"
+            ) from None
         finally:
             ended.set()
             pool.shutdown(wait=True, cancel_futures=True)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 import sys
@@ -242,3 +243,30 @@ def test_what_other_budgets_would_have_found_is_told_from_the_ledger(cli, settin
         for text in (", weighted", " are left out")
     )
     assert used + cold == learned
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
+def test_a_worker_that_is_killed_is_told_of_and_what_is_done_is_kept(program, cli, file):
+    arguments = (
+        "simulate",
+        file,
+        "--label",
+        "banana",
+        *FEW,
+        "--strategies",
+        "random",
+        "--seeds",
+        "40",
+        "--jobs",
+        "2",
+    )
+    parent = program(*arguments)
+    until(lambda: Path("simulation/results.csv").exists() and results(), 30)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    worker = next(c for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes())
+    os.kill(int(worker), signal.SIGKILL)
+    _, said = parent.communicate(timeout=30)
+    assert parent.returncode == 1
+    assert "a process was ended from outside" in said
+    assert "Traceback" not in said
+    assert results()
