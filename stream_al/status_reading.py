@@ -158,6 +158,7 @@ class Observer(Closeable):
             model=genesis.model if genesis else self.settings.name,
             version=fold.version,
             position=fold.position,
+            replay_s=round(self.follower.replay_s, 1) if self.follower is not None else 0.0,
             classes=tuple(label_key(c) for c in fold.classes),
             warming=fold.warming,
             strategy=genesis.strategy if genesis else self.settings.strategy,

@@ -67,7 +67,7 @@ from stream_al.core.strategies.table import create
 
 T = TypeVar("T")
 
-FOLD_VERSION = 8
+FOLD_VERSION = 9
 DAY_MS = 86_400_000
 KEEP_CLOSED_MS = 16 * DAY_MS  # twice the default life of a request; older ones are no longer asked about
 WARM_LABELS, WARM_LABELS_PER_CLASS = 30, 5
