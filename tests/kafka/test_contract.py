@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
 import time
@@ -28,51 +27,13 @@ from stream_al.transport.port import (
     Unavailable,
 )
 from tests.kafka.broker import KafkaNode
+from tests.kafka.conftest import MAX_POLL_MS, SESSION_MS, Open, SettledBroker
 from tests.transport.contract import Seat, TransportContract, commit_when_calm, feed, poll_until, values
-
-Open = Callable[..., KafkaBroker]
-Name = Callable[[str], str]
-
-SESSION_MS = 3_000
-# kafka-python heartbeats in a thread of its own: only this ends a member that no longer polls
-MAX_POLL_MS = 3_000
-NUMBERS = itertools.count()
-
-
-class SettledBroker(KafkaBroker):
-    """Waits until what was committed is visible, which Kafka sees to some milliseconds after the commit's answer."""
-
-    def ends(self, topic: str, *, committed: bool = True) -> dict[int, int]:
-        deadline = time.monotonic() + 5
-        while committed and super().ends(topic) != super().ends(topic, committed=False):
-            assert time.monotonic() < deadline, f"a transaction stays open on {topic}"
-            time.sleep(0.01)
-        return super().ends(topic, committed=committed)
 
 
 def generations(seat: Seat) -> tuple[int, int]:
     """Return the group's generation as a member's caller has seen it, and as kafka-python has."""
     return seat.member._group.generation_id, seat.member._feed.consumer.group_metadata().generation_id
-
-
-@pytest.fixture
-def open_broker() -> Iterator[Open]:
-    """Connect to an address; everything is closed at teardown."""
-    opened: list[KafkaBroker] = []
-
-    def connect(bootstrap: str, kind: type[KafkaBroker] = KafkaBroker, **settings: Any) -> KafkaBroker:
-        settings = {
-            "session_timeout_ms": SESSION_MS,
-            "transaction_timeout_ms": 4_000,
-            "client": {"max_poll_interval_ms": MAX_POLL_MS},
-            **settings,
-        }
-        opened.append(kind(bootstrap, **settings))
-        return opened[-1]
-
-    yield connect
-    for broker in opened:
-        broker.close()
 
 
 @pytest.fixture
@@ -83,11 +44,6 @@ def make_broker(open_broker: Open, kafka_bootstrap: str) -> Callable[[], KafkaBr
 @pytest.fixture
 def plain_broker(open_broker: Open, kafka_bootstrap: str) -> Callable[[], KafkaBroker]:
     return lambda: open_broker(kafka_bootstrap)
-
-
-@pytest.fixture
-def topic_name() -> Name:
-    return lambda prefix: f"{prefix}-{os.getpid()}-{next(NUMBERS)}"
 
 
 @pytest.fixture
