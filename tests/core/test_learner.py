@@ -31,6 +31,11 @@ from stream_al.core.messages import (
     timestamp,
 )
 
+pytestmark = pytest.mark.fault(
+    "answers late, twice, changed, withdrawn, for nobody",
+    "the sequencer's own rules, with restarts and redelivery",
+)
+
 NOW = 1_800_000_000_000
 SPEC = ["river.naive_bayes.GaussianNB"]
 

@@ -88,6 +88,7 @@ def other_client(kafka_bootstrap: str) -> Iterator[Callable[..., OtherClient]]:
         client.die()
 
 
+@pytest.mark.fault("a transaction that is aborted or left open", "by another client, on Apache Kafka")
 def test_what_was_aborted_is_never_seen_and_blocks_nobody_for_ever(plain_broker, topic_name, other_client):
     topic, broker = topic_name("aborted"), plain_broker()
     broker.ensure([TopicSpec(topic, 1)], create=True)
@@ -112,6 +113,7 @@ def test_what_was_aborted_is_never_seen_and_blocks_nobody_for_ever(plain_broker,
     assert values(broker, topic) == [b"0", b"1", b"after"]
 
 
+@pytest.mark.fault("a transaction that is aborted or left open", "by another client, on Apache Kafka")
 def test_a_transaction_left_open_by_a_dead_process_ends_by_itself(plain_broker, topic_name, other_client):
     topic, broker = topic_name("left-open"), plain_broker()
     broker.ensure([TopicSpec(topic, 1)], create=True)
@@ -126,6 +128,7 @@ def test_a_transaction_left_open_by_a_dead_process_ends_by_itself(plain_broker, 
     assert values(broker, topic) == [b"after"]
 
 
+@pytest.mark.fault("a transaction that is aborted or left open", "by another client, on Apache Kafka")
 def test_a_new_member_waits_for_the_open_commit_of_its_predecessor(plain_broker, topic_name, other_client):
     """A stale position read here would forward records twice."""
     topic, group, broker = topic_name("zombie"), topic_name("g"), plain_broker()
@@ -146,6 +149,10 @@ def test_a_new_member_waits_for_the_open_commit_of_its_predecessor(plain_broker,
     heir.close()
 
 
+@pytest.mark.fault(
+    "a commit with a right that is over",
+    "generations that passed unseen, members put out, refused positions, on Apache Kafka",
+)
 def test_a_commit_shows_the_generation_its_caller_has_seen(make_broker, topic_name):
     """A rebalance that ends between two polls may take partitions the caller still believes to own."""
     topic, group = topic_name("unseen"), topic_name("g")
@@ -171,6 +178,10 @@ def test_a_commit_shows_the_generation_its_caller_has_seen(make_broker, topic_na
     second.close()
 
 
+@pytest.mark.fault(
+    "a commit with a right that is over",
+    "generations that passed unseen, members put out, refused positions, on Apache Kafka",
+)
 def test_a_member_put_out_unawares_starts_again_from_the_groups_positions(
     make_broker, topic_name, kafka_bootstrap
 ):
@@ -194,6 +205,10 @@ def test_a_member_put_out_unawares_starts_again_from_the_groups_positions(
     seat.close()
 
 
+@pytest.mark.fault(
+    "a commit with a right that is over",
+    "generations that passed unseen, members put out, refused positions, on Apache Kafka",
+)
 def test_positions_of_a_refused_commit_do_not_go_out_with_the_next_one(make_broker, topic_name):
     """kafka-python keeps them queued after an abort."""
     topic, group, broker = topic_name("refused"), topic_name("g"), make_broker()
@@ -212,6 +227,10 @@ def test_positions_of_a_refused_commit_do_not_go_out_with_the_next_one(make_brok
     seat.close()
 
 
+@pytest.mark.fault(
+    "a commit with a right that is over",
+    "generations that passed unseen, members put out, refused positions, on Apache Kafka",
+)
 def test_outputs_without_positions_are_refused_to_a_stale_member_too(make_broker, topic_name):
     topic, out, group, broker = topic_name("in"), topic_name("out"), topic_name("g"), make_broker()
     broker.ensure([TopicSpec(topic, 1), TopicSpec(out, 1)], create=True)
@@ -246,6 +265,7 @@ def test_a_state_that_is_too_long_is_refused_before_the_broker_sees_it(make_brok
     seat.close()
 
 
+@pytest.mark.fault("a record beyond the broker's limit", "on Apache Kafka: named, and poisons nothing")
 def test_a_record_that_is_too_large_poisons_nothing(make_broker, topic_name):
     topic, group, broker = topic_name("huge"), topic_name("g"), make_broker()
     broker.ensure([TopicSpec(topic, 1)], create=True)
@@ -265,6 +285,9 @@ def test_a_record_that_is_too_large_poisons_nothing(make_broker, topic_name):
     seat.close()
 
 
+@pytest.mark.fault(
+    "records deleted before they were read", "a position that is not retained, on Apache Kafka"
+)
 def test_a_position_that_retention_deleted_is_gone(make_broker, topic_name, kafka_bootstrap):
     topic, broker = topic_name("gone"), make_broker()
     broker.ensure([TopicSpec(topic, 1)], create=True)
@@ -288,6 +311,7 @@ def test_processes_that_start_together_may_probe_together(make_broker, topic_nam
             list(pool.map(lambda broker: broker.probe(group), brokers))
 
 
+@pytest.mark.fault("topics configured wrongly", "on Apache Kafka: every one a command to run")
 def test_every_wrong_setting_is_a_command_to_run(make_broker, topic_name, kafka_bootstrap):
     one, two, three = topic_name("one"), topic_name("two"), topic_name("three")
     broker = make_broker()
@@ -333,6 +357,7 @@ def test_a_topic_that_does_not_exist_is_named_at_once(make_broker, topic_name):
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.fault("a broker that dies or is away", "an address where nobody is: said within seconds")
 def test_a_broker_that_is_away_is_reported_within_seconds(open_broker):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -343,6 +368,9 @@ def test_a_broker_that_is_away_is_reported_within_seconds(open_broker):
         assert time.monotonic() - started < 4
 
 
+@pytest.mark.fault(
+    "a broker that dies or is away", "Apache Kafka killed before and in the middle of a commit", tried=2
+)
 def test_a_killed_broker_loses_and_repeats_nothing(kafka_node: KafkaNode, open_broker, topic_name):
     """Forward records through two deaths of the broker: before a commit, and in the middle of one."""
     topic, out, group, writer = topic_name("in"), topic_name("out"), topic_name("g"), topic_name("w")

@@ -14,6 +14,11 @@ from stream_al.transport.port import Output, TopicPartition
 from tests.folding import folded
 from tests.lockstep import Lockstep
 
+pytestmark = pytest.mark.fault(
+    "answers late, twice, changed, withdrawn, for nobody",
+    "a rebuild with corrections: all replicas, restarts in the middle",
+)
+
 BATCH = [{"x": x / 3, "y": -x / 5, "where": "a"} for x in range(-9, 10)]
 
 
