@@ -19,6 +19,10 @@ fold has read everything the learner wrote, so whatever is in the fold is final 
 
 Positions: those of ``reports`` move with a bucket only; that of an answers partition never passes its oldest
 waiting answer, and the state beside it says which of the later ones are done.
+
+Tallies of a source partition follow each other without gaps, but where `reports` has grown meanwhile they are read from
+several partitions, in any order. One that leaves a gap is early: it waits for what is missing until everything that was
+committed before it was read has been read, too. If nothing came by then, the gap is real (samples that were deleted).
 """
 
 from __future__ import annotations
@@ -172,6 +176,7 @@ class Learner:
         self.done: dict[tuple[str, int], tuple[int, frozenset[int]]] = {}
         self.ends = dict(fold.ends)
         self.floors: dict[int, int] = {}
+        self.early: dict[int, list[tuple[int, Tally]]] = {}  # with the time each was read
         self.unread: list[tuple[int, int, int]] = [(now_ms, p, end) for p, end in fold.ends.items()]
         self.sums = Sums()
         self.ranges: dict[int, tuple[int, int]] = {}
@@ -221,6 +226,7 @@ class Learner:
         self._raise_floors(read_requests)
         for report in turn.reports:
             self._report(report, step)
+        self._end_waits(turn.read_through.get("reports", 0))
         for place, written_ms, answer in turn.answers:
             self._answer(place, written_ms, answer, step)
         self._retry_waiting(read_requests, step)
@@ -453,10 +459,35 @@ class Learner:
         step.ledger.append(replace(asked, from_offset=begin, corrections=len(self.fold.corrections)))
 
     def _tally(self, tally: Tally) -> None:
-        end = self.ends.get(tally.partition)
-        if end is not None and tally.from_offset < end:
+        expected = self._expected(tally.partition)
+        if tally.from_offset < expected:
             self.dropped["tally_again"] += 1
-            return
+        elif tally.from_offset > expected:
+            self.early.setdefault(tally.partition, []).append((self.clock_ms, tally))
+        else:
+            self._take(tally)
+
+    def _expected(self, partition: int) -> int:
+        start = 0 if self.fold.genesis is None else self.fold.genesis.start.get(partition, 0)
+        return self.ends.get(partition, start)
+
+    def _end_waits(self, read_reports_ms: int) -> None:
+        """Take the early tallies whose predecessors came, or cannot come any more."""
+        for partition, held in list(self.early.items()):
+            held.sort(key=lambda one: one[1].from_offset)
+            while held:
+                read_at, tally = held[0]
+                if tally.from_offset > self._expected(partition) and read_at >= read_reports_ms:
+                    break
+                held.pop(0)
+                if tally.from_offset < self._expected(partition):
+                    self.dropped["tally_again"] += 1
+                else:
+                    self._take(tally)
+            if not held:
+                del self.early[partition]
+
+    def _take(self, tally: Tally) -> None:
         self.ends[tally.partition] = tally.to_offset
         self.unread.append((self.clock_ms, tally.partition, tally.to_offset))
         self.dealer.tally(tally, self.clock_ms)
@@ -471,7 +502,7 @@ class Learner:
         self.bucket_grants |= tally.grants
 
     def _close_bucket(self, step: Step, *, flush: bool = False) -> None:
-        if not self.ranges:
+        if not self.ranges or self.early:  # positions of reports move with a bucket, past the early ones too
             return
         first = self.fold.buckets == 0
         opened_ms = min(self.opened_ms, milliseconds(self.first_at))  # a scorer's clock may be ahead
@@ -504,5 +535,6 @@ class Learner:
     def flush(self) -> Step:
         """Close the open bucket whatever its size: for the end of a finite stream."""
         step = Step()
+        self._end_waits(self.clock_ms + 1)
         self._close_bucket(step, flush=True)
         return step

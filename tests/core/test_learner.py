@@ -418,6 +418,34 @@ def test_a_redelivered_tally_is_ignored_and_so_are_its_requests(desk):
     assert "0-20" not in desk.learner.pending, "offset 20 was decided before, and not chosen"
 
 
+def test_tallies_that_are_read_in_another_order_are_counted_once_each(desk):
+    """As from a reports topic that grew: the later ones stand in another partition."""
+    desk.turn(reports=[tally(90, 120), tally(60, 90)], read=False)
+    assert not desk.of(desk.turn(later_ms=60_000, read=False), Bucket), "its place must not be committed"
+    step = desk.turn(reports=[tally(0, 60), tally(60, 90), tally(90, 120)], later_ms=10, read=False)
+    [bucket] = desk.of(step, Bucket)
+    assert (bucket.ranges, bucket.sums.samples) == ({0: (0, 120)}, 120)
+    assert desk.learner.dropped["tally_again"] == 2
+    assert not desk.learner.early
+
+
+def test_a_gap_is_taken_as_it_is_when_nothing_can_come_any_more(desk):
+    """As of samples that retention deleted."""
+    assert not desk.of(desk.turn(reports=[tally(70, 130), tally(140, 150)]), Bucket)
+    [bucket] = desk.of(desk.turn(later_ms=1), Bucket)
+    assert (bucket.ranges, bucket.sums.samples) == ({0: (70, 150)}, 70)
+    desk.turn(reports=[tally(160, 170)])
+    [last] = desk.learner.flush().ledger[:1]
+    assert last.ranges == {0: (160, 170)}
+
+
+def test_an_early_tally_is_no_reason_to_wait_for_other_partitions(desk):
+    desk.turn(reports=[tally(10, 20, partition=1), tally(0, 60)], read=False)
+    assert desk.learner.ends == {0: 60}
+    [bucket] = desk.of(desk.turn(reports=[tally(0, 10, partition=1)], later_ms=10, read=False), Bucket)
+    assert bucket.ranges == {0: (0, 60), 1: (0, 20)}
+
+
 def test_the_first_bucket_closes_at_fifty_samples_the_next_ones_in_time(desk):
     assert not desk.of(desk.turn(reports=[tally(0, 49)]), Bucket)
     [first] = desk.of(desk.turn(reports=[tally(49, 60)]), Bucket)

@@ -45,7 +45,7 @@ FAULTS = (
     "crash_before", "crash_after", "lost_ack", "away", "kill", "stop", "spoil_snapshot", "delete_state", "lose_state",
     "malformed", "duplicate_id", "answer_twice", "answer_unknown", "contradict", "never", "early", "odd_label",
     "clock_jump", "other_type", "odd_answer", "withdraw", "stranger", "sleep",
-    "correct", "rebuild",
+    "correct", "rebuild", "grow",
 )  # fmt: skip
 SESSION_S = 15.0
 PROBE_EVERY = 10  # labels; a universe has few
@@ -363,6 +363,9 @@ class Universe:
             self._lose_state()
         if self.happens("rebuild"):
             self._rebuild()
+        if self.happens("grow"):
+            topic, most = self.rng.choice(["reports", "reports", "labels", "labels-requested"]), 4
+            self.broker.grow(topic, self.rng.randrange(self.broker.partitions(topic), most + 1))
         if self.happens("stranger"):
             values = (b"", b"{}", b"nonsense", b'{"kind":"tally"}', b'{"meta": 5}')
             topic = self.rng.choice(["reports", "labels-requested"])
