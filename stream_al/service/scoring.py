@@ -18,7 +18,7 @@ from stream_al.config import Settings
 from stream_al.core.messages import Sample, Tally
 from stream_al.core.scorer import Gathered, Scorer
 from stream_al.service.figures import BATCH_BOUNDS_S, Observations
-from stream_al.service.follower import STALLED_S, Follower
+from stream_al.service.follower import STALLED_S, Follower, Heartbeat
 from stream_al.service.guard import Guard
 from stream_al.service.learning import compare
 from stream_al.service.trouble import Trouble
@@ -151,12 +151,26 @@ class ScorerTask(Closeable):
         log.info("partition revoked", partition=partition)
 
     def _assign(self, member: Member, assigned: Mapping[TopicPartition, Position | None]) -> None:
-        """Take partitions over; the ledger is read to an end taken after the assignment first."""
-        self.follower.catch_up(self.follower.end())
+        """Take partitions over; the ledger is read to an end taken after the assignment first.
+
+        In the middle of a rebuild that takes minutes: the group is answered meanwhile, and may assign others.
+        """
+        assigned, more = dict(assigned), True
+
+        def beat() -> None:
+            nonlocal more
+            polled = member.poll(0, 0.0)
+            for tp in polled.revoked:
+                assigned.pop(tp, None)
+                self._drop(tp.partition)
+            assigned.update(polled.assigned)
+            more = more or bool(polled.assigned)
+
+        while more:
+            more = False
+            self.follower.catch_up(self.follower.end(), beat)
+            tallied = self._tallied(assigned, beat)
         begins = self.broker.begins(self.settings.topics.samples)
-        ends = self.follower.fold.ends
-        known = all(p and p.state and p.offset >= ends.get(tp.partition, 0) for tp, p in assigned.items())
-        tallied = {} if known else self._tallied()
         for tp, position in assigned.items():
             offset, state = (position.offset, position.state) if position is not None else (None, "")
             lost, p = self.machine.states_lost, tp.partition
@@ -168,21 +182,24 @@ class ScorerTask(Closeable):
             if self.machine.states_lost > lost:
                 log.warning("partition state lost: no tokens until they are earned anew", partition=p)
 
-    def _tallied(self) -> dict[int, int]:
-        """Return where the tallies of each partition end that the ledger may not have yet.
+    def _tallied(self, assigned: Mapping[TopicPartition, Position | None], beat: Heartbeat) -> dict[int, int]:
+        """Return where the tallies of each partition end that the ledger may not have yet; {} where positions say it.
 
         Who starts again below that would write a tally that the learner cannot use: a part of it was counted before.
         """
+        ends = self.follower.fold.ends
+        if all(p and p.state and p.offset >= ends.get(tp.partition, 0) for tp, p in assigned.items()):
+            return {}
         topic, found = self.settings.topics.reports, dict[int, int]()
         tps = {TopicPartition(topic, p): begin for p, begin in self.broker.begins(topic).items()}
         positions = self.broker.positions(f"{self.settings.group}-learner", tps)
         at = {
             tp: max(begin, position.offset if (position := positions[tp]) else 0) for tp, begin in tps.items()
         }
-        ends = self.broker.ends(topic, committed=False)  # what another member's open transaction hides, too
+        until = self.broker.ends(topic, committed=False)  # what another member's open transaction hides, too
         moved = time.monotonic()
         with self.broker.reader(at) as reader:
-            while any(reader.position(tp) < ends.get(tp.partition, 0) for tp in at):
+            while any(reader.position(tp) < until.get(tp.partition, 0) for tp in at):
                 for records in reader.poll(AT_ONCE, 0.2).values():
                     moved = time.monotonic()
                     for record in records:
@@ -191,6 +208,7 @@ class ScorerTask(Closeable):
                                 found[report.partition] = max(
                                     report.to_offset, found.get(report.partition, 0)
                                 )
+                beat()
                 if time.monotonic() - moved > STALLED_S:
                     raise Unavailable(f"{topic} is not read to its end and nothing comes")
         return found
