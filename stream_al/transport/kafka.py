@@ -66,6 +66,7 @@ from kafka.codec import has_zstd
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import MemberState
 
+from stream_al.config import USUAL_REQUEST_BYTES
 from stream_al.transport import kafka_access as access
 from stream_al.transport.port import (
     Broker,
@@ -379,7 +380,7 @@ class KafkaBroker(Broker):
             "max_block_ms": request_ms,
             "reconnect_backoff_max_ms": 1000,
             "metadata_max_age_ms": 30_000,  # new partitions are noticed after this time
-            "max_request_size": 5 * 1024 * 1024,
+            "max_request_size": USUAL_REQUEST_BYTES,
             "batch_size": 65_536,
             "fetch_max_wait_ms": min(200, request_ms // 2),
             "allow_auto_create_topics": False,
