@@ -373,6 +373,11 @@ class Labels(Section):
         ge=0,
         description="A label that comes before its request waits so many seconds, then it is a dead letter.",
     )
+    unsolicited: Literal["reject", "train"] = Field(
+        default="reject",
+        description="What happens to a label that nobody asked for, when it has waited: a dead letter, or train the "
+        "model with it, if it brings the features of its sample. It never enters the accuracy estimate.",
+    )
 
 
 class Ledger(Section):

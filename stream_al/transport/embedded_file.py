@@ -262,8 +262,9 @@ def _make_private(path: Path) -> None:
         raise LogFileError(
             f"the directory {folder} cannot be made: {error}: create it, or correct broker.url"
         ) from error
+    # only a new one: to close a file ends all locks that this process has on it, those of other connections too
     with contextlib.suppress(OSError):  # what is wrong, SQLite says
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _code(error: sqlite3.Error) -> int:

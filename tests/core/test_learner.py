@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -28,6 +29,7 @@ from stream_al.core.messages import (
     Spent,
     Sums,
     Tally,
+    Unsolicited,
     timestamp,
 )
 
@@ -462,6 +464,79 @@ def test_observes_enter_with_a_bucket_and_the_excess_is_dropped(desk):
     assert len(desk.of(step, Observe)) == 1_000
     step = desk.turn(reports=[tally(60, 120, at=NOW + 30_000), *many], later_ms=30_000)
     assert len(desk.of(step, Observe)) <= 3, "one in ten seconds from then on"
+
+
+# --- what nobody asked for -------------------------------------------------------------------------------------
+
+
+def unasked(name="u", label="a", **more):
+    return Answer(name, label, **{"features": {"x": 1.0}, **more})
+
+
+def test_a_label_that_nobody_asked_for_is_rejected_unless_it_is_wanted(desk):
+    desk.turn(answers=[unasked()])
+    assert [reason for _, reason in desk.turn(later_ms=6_000).rejected] == ["unknown_request"]
+    wanting = Desk(unsolicited=True)
+    wanting.turn(
+        answers=[
+            unasked(),
+            unasked("v", features=None),
+            unasked("w", request_id="0-9"),
+            Answer("z", skip=True),
+        ]
+    )
+    step = wanting.turn(later_ms=6_000)
+    assert [r.id for r in wanting.of(step, Unsolicited)] == ["u"]
+    assert len(step.rejected) == 3, "without features, for a request that is not known, and a skip"
+
+
+def test_it_is_learned_and_in_no_estimate():
+    desk, asked = Desk(unsolicited=True), Desk(unsolicited=True)
+    for each in (desk, asked):
+        each.turn([request(k) for k in range(5)], [tally(0, 60)])
+    answers = [Answer(f"s-{k}", "ab"[k % 2], request_id=f"0-{k}") for k in range(5)]
+    asked.turn(answers=answers)
+    desk.turn(
+        answers=[*answers, *(unasked(f"u-{k}", "ab"[k % 2], features={"x": float(k)}) for k in range(20))]
+    )
+    desk.turn(later_ms=6_000)
+    assert (desk.fold.learned, asked.fold.learned) == (25, 5)
+    assert desk.fold.version > asked.fold.version
+    assert desk.fold.outcomes["unsolicited"] == 20
+    assert desk.fold.accuracy.window(None) == asked.fold.accuracy.window(None)
+    assert desk.fold.accuracy.everything == asked.fold.accuracy.everything
+    batch = [{"x": 1.0}]
+    for name in ("calibration", "drift"):
+        assert pickle.dumps(getattr(desk.fold, name)) == pickle.dumps(getattr(asked.fold, name))
+    assert desk.fold.model.predict(batch).tolist() != asked.fold.model.predict(batch).tolist()
+
+
+def test_it_is_learned_once_whatever_comes_again():
+    desk = Desk(unsolicited=True)
+    place = Place("labels", 0, 7)
+    desk.turn(answers=[(place, unasked()), unasked(), unasked(label="b")])
+    desk.turn(later_ms=6_000)
+    assert [reason for _, reason in desk.turn().rejected] == ["closed_request"], "the same label once more"
+    step = desk.turn(answers=[(place, unasked())], later_ms=6_000)
+    assert not step.ledger, "read again"
+    assert not step.rejected
+    assert desk.fold.learned == 1
+    assert list(desk.fold.corrections.values()) == ["b"], "another label for the same sample is a correction"
+    step = desk.turn([request(3, name="u")], answers=[Answer("u", "a", request_id="0-3")])
+    assert [r.learn for r in desk.of(step, Learned)] == [False], (
+        "credited, with the probability it was asked with"
+    )
+    assert desk.fold.learned == 1
+
+
+def test_it_is_forgotten_in_time():
+    desk = Desk(unsolicited=True)
+    desk.turn(answers=[unasked()])
+    desk.turn(later_ms=6_000)
+    desk.turn(answers=[unasked("later")], later_ms=desk.fold.keep_closed_ms)
+    desk.turn(later_ms=6_000)
+    assert set(desk.fold.unsolicited) == {"later"}
+    assert len(desk.fold.given) == 1
 
 
 # --- grants --------------------------------------------------------------------------------------------------
