@@ -58,6 +58,7 @@ FOLD_ERRORS = (
     "no_probability",
     "corrects_nothing",
     "rebuilt_twice",
+    "unsolicited_twice",
     UNKNOWN_CLASS,
     POISONED,
 )

@@ -38,7 +38,7 @@ def sample(world, size):
 
 
 def test_the_largest_samples_are_asked_for_and_learned(world):
-    lines = [sample(world, MOST - k) for k in (0, 1, 1_000)] + [sample(world, 200) for _ in range(60)]
+    lines = [sample(world, MOST - k) for k in range(8)] + [sample(world, 200) for _ in range(60)]
     assert len(lines[0]) == MOST
     lines.append(sample(world, MOST + 1))
     world.broker.append([Output(world.topics.samples, line) for line in lines])
@@ -46,8 +46,8 @@ def test_the_largest_samples_are_asked_for_and_learned(world):
     world.annotate()
     world.until(lambda: world.decided() == len(lines))
     world.until(lambda: world.learned() == len(world.requests()) > 3)
-    assert {q.id for q in world.requests()} >= {"s-0", "s-1", "s-2"}, "the first ones warm the model up"
-    assert max(len(r.value) for r in world.records(world.topics.labels_requested)) > 1_000_000
+    asked = [len(r.value) for r in world.records(world.topics.labels_requested)]
+    assert max(asked) > MOST, "the first ones warm the model up"
     assert len(world.letters()) == 1
     assert world.terminate("all") == 0
 
