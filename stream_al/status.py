@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-``status_reading`` collects ``Facts`` from the topics; nothing here asks anybody anything. A label travels along a chain,
-and each link that can fall silent is one function from the facts to a ``Finding``, in the order of the chain::
+``status_reading`` collects ``Facts`` from the topics; nothing here asks anybody anything. A label travels along a
+chain, and each link that can fall silent is one function from the facts to a ``Finding``, in the order of the chain::
 
     samples ─▶ a scorer reads ─▶ tokens ─▶ a learner reads ─▶ somebody answers ─▶ with ids that are known
 """

@@ -165,7 +165,15 @@ class Observer(Closeable):
             epoch=fold.epoch,
             labels={
                 name: fold.outcomes[name]
-                for name in ("learned", "credited", "skipped", "expired", "withdrawn", "corrected")
+                for name in (
+                    "learned",
+                    "credited",
+                    "skipped",
+                    "expired",
+                    "withdrawn",
+                    "corrected",
+                    "unsolicited",
+                )
             },
             rates=speeds,
             budget=facts.spending,
