@@ -90,6 +90,11 @@ def run(
     return {"accuracy": progress.true, "asked": progress.requests, "over": over, "curve": curve}
 
 
+def version() -> str:
+    """Return what the service's own results depend on."""
+    return f"{BLOCK}-{digest(*(f'stream_al/{place}' for place in SOURCES))}-{STREAMS_VERSION}"
+
+
 class Runs:
     """The service's own results, by strategy, budget and delay."""
 
@@ -124,8 +129,7 @@ def service(
         for s in streams
         for strategy, budget, delay in plan
     ]  # fmt: skip
-    version = f"{BLOCK}-{digest(*(f'stream_al/{place}' for place in SOURCES))}-{STREAMS_VERSION}"
-    results = Cache.of("service").each(run, tasks, options.jobs, version=version)
+    results = Cache.of("service").each(run, tasks, options.jobs, version=version())
     return Runs([{**task, **result} for task, result in zip(tasks, results, strict=True)])
 
 

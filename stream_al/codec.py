@@ -6,6 +6,7 @@ writes itself is read back strictly, unknown fields ignored.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -42,6 +43,7 @@ from stream_al.core.messages import (
     Source,
     Tally,
     Task,
+    Unsolicited,
     milliseconds,
     timestamp,
 )
@@ -359,6 +361,7 @@ class _Answer(msgspec.Struct):
     request_id: str | None = None
     annotator: str | None = None
     labeled_at: str | None = None
+    features: Any = None
     annotation: dict[str, Any] | None = None
     annotations: list[dict[str, Any]] | None = None
     task: dict[str, Any] | None = None
@@ -395,7 +398,26 @@ def decode_answer(record: Record, task: Task = "classification") -> Answer:
     if wire.label is not None and wire.skip:
         raise BadRecord("wrong_type", "label: both label and skip are given")
     _check_label(wire.label, task)
-    return Answer(str(wire.id), wire.label, wire.skip, wire.request_id, wire.annotator, wire.labeled_at)
+    return Answer(
+        str(wire.id),
+        wire.label,
+        wire.skip,
+        wire.request_id,
+        wire.annotator,
+        wire.labeled_at,
+        _usable(wire.features),
+    )
+
+
+def _usable(features: object) -> Features | None:
+    """Return the features that came with a label, None where they are none: only one nobody asked for needs them."""
+    if not isinstance(features, dict):
+        return None
+    with contextlib.suppress(BadRecord):
+        for name, feature in features.items():
+            _check(name, feature)
+        return features
+    return None
 
 
 def _label_studio(wire: _Answer, task: Task) -> Answer:
@@ -498,6 +520,7 @@ _RECORDS: dict[str, tuple[Callable[[bytes], Any], tuple[str, ...]]] = {
         ("genesis", Genesis, ("created_at",)),
         ("budget", Budget, ()),
         ("label", Learned, ("received_at",)),
+        ("unsolicited", Unsolicited, ("received_at",)),
         ("skip", Skipped, ("received_at",)),
         ("expire", Expired, ("expired_at",)),
         ("correction", Correction, ("received_at",)),
@@ -610,9 +633,9 @@ def answer_bytes(answers: Sequence[Answer]) -> list[bytes]:
     return [msgspec.json.encode(_plain(a)) for a in answers]
 
 
-def _plain(answer: Answer) -> dict[str, Value]:
+def _plain(answer: Answer) -> dict[str, Any]:
     """Return what an answer says, without what it leaves open."""
-    names = ("id", "label", "skip", "request_id", "annotator", "labeled_at")
+    names = ("id", "label", "skip", "request_id", "annotator", "labeled_at", "features")
     said = {name: getattr(answer, name) for name in names}
     return {k: v for k, v in said.items() if v is not None and (k != "skip" or v)}
 

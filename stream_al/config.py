@@ -49,6 +49,15 @@ REGRESSION_SPEC: list[Any] = [
     },
 ]
 
+USUAL_BYTES = 256_000  # of a sample; what comes of it fits into a message as large as Kafka allows by default
+USUAL_REQUEST_BYTES = 5 * 1024 * 1024  # that a Kafka client may send at once
+
+
+def largest_message(sample_bytes: int) -> int:
+    """Return how large a message with the features of a sample may be, in bytes."""
+    return 4 * sample_bytes + 24_000
+
+
 # Client settings that stream-al decides itself, and what to write instead.
 _RESERVED = {
     "bootstrap_servers": "write broker.url",
@@ -218,7 +227,13 @@ class Samples(Section):
         default="timestamp",
         description="Path of the time, which is shown and never used; null: the record's own.",
     )
-    max_bytes: int = Field(default=256_000, ge=1, description="A larger sample goes to the dead letters.")
+    max_bytes: int = Field(
+        default=USUAL_BYTES,
+        ge=1,
+        description="A larger sample goes to the dead letters. Its request may be four times as large (1e15 becomes "
+        "1000000000000000.0): on Kafka more than the default needs topics with a larger max.message.bytes, which "
+        "stream-al makes and checks, and above 1,295,000 a larger broker.client.max_request_size.",
+    )
     most_unreadable: float | None = Field(
         default=0.5,
         gt=0,
@@ -357,6 +372,11 @@ class Labels(Section):
         default=60.0,
         ge=0,
         description="A label that comes before its request waits so many seconds, then it is a dead letter.",
+    )
+    unsolicited: Literal["reject", "train"] = Field(
+        default="reject",
+        description="What happens to a label that nobody asked for, when it has waited: a dead letter, or train the "
+        "model with it, if it brings the features of its sample. It never enters the accuracy estimate.",
     )
 
 
@@ -518,6 +538,17 @@ class Settings(Section):
     def _strategy_of_task(self) -> Self:
         if self.model.task == "regression" and "strategy" not in self.model_fields_set:
             self.__dict__["strategy"] = REGRESSION[0]  # not assigned: a default does not count as written
+        return self
+
+    @model_validator(mode="after")
+    def _messages_fit(self) -> Self:
+        most = self.broker.client.get("max_request_size", USUAL_REQUEST_BYTES)
+        needed = largest_message(self.samples.max_bytes)
+        if self.broker.url.startswith("kafka:") and needed > most:
+            raise ValueError(
+                f"requests for samples of {self.samples.max_bytes} bytes (samples.max_bytes) may have {needed}, and"
+                f" broker.client.max_request_size is {most}; write a larger one, or a smaller samples.max_bytes"
+            )
         return self
 
     @field_validator("state_dir", mode="before")

@@ -44,7 +44,7 @@ from stream_al.core.regression import Errors
 from stream_al.service.figures import Figures, Histogram, LearnerFigures, ScorerFigures
 
 SAMPLE_OUTCOMES = ("requested", "passed", "uncovered", "invalid", "skipped")
-CLOSINGS = ("learned", "credited", "skipped", "expired", "withdrawn", "corrected")
+CLOSINGS = ("learned", "credited", "skipped", "expired", "withdrawn", "corrected", "unsolicited")
 REJECTIONS = get_args(Rejection)
 UNREADABLE = {
     "scorer": ("empty", "not_json", "too_large", "wrong_type"),
@@ -58,6 +58,7 @@ FOLD_ERRORS = (
     "no_probability",
     "corrects_nothing",
     "rebuilt_twice",
+    "unsolicited_twice",
     UNKNOWN_CLASS,
     POISONED,
 )

@@ -1,8 +1,9 @@
 """The state of a running service as seen from outside, and which link of its chain is silent.
 
-Theory of operation ------------------- ``status_reading`` collects ``Facts`` from the topics; nothing here
-asks anybody anything. A label travels along a chain, and each link that can fall silent is one function
-from the facts to a ``Finding``, in the order of the chain::
+Theory of operation
+-------------------
+``status_reading`` collects ``Facts`` from the topics; nothing here asks anybody anything. A label travels along a
+chain, and each link that can fall silent is one function from the facts to a ``Finding``, in the order of the chain::
 
     samples ─▶ a scorer reads ─▶ tokens ─▶ a learner reads ─▶ somebody answers ─▶ with ids that are known
 """
@@ -130,7 +131,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything that ``status`` prints. In regression ``errors`` stand where otherwise ``accuracy`` does."""
+    """Everything that ``status`` prints. In regression ``errors`` stand where otherwise ``accuracy`` does.
+
+    ``replay_s`` is how many seconds a start without a snapshot takes to fold the ledger.
+    """
 
     at: str
     ledger_id: str
@@ -138,6 +142,7 @@ class Status:
     model: str
     version: int
     position: int
+    replay_s: float
     classes: tuple[str, ...]
     warming: bool
     strategy: str

@@ -158,13 +158,22 @@ class Observer(Closeable):
             model=genesis.model if genesis else self.settings.name,
             version=fold.version,
             position=fold.position,
+            replay_s=round(self.follower.replay_s, 1) if self.follower is not None else 0.0,
             classes=tuple(label_key(c) for c in fold.classes),
             warming=fold.warming,
             strategy=genesis.strategy if genesis else self.settings.strategy,
             epoch=fold.epoch,
             labels={
                 name: fold.outcomes[name]
-                for name in ("learned", "credited", "skipped", "expired", "withdrawn", "corrected")
+                for name in (
+                    "learned",
+                    "credited",
+                    "skipped",
+                    "expired",
+                    "withdrawn",
+                    "corrected",
+                    "unsolicited",
+                )
             },
             rates=speeds,
             budget=facts.spending,

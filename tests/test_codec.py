@@ -25,6 +25,7 @@ from stream_al.codec import (
     encode,
     encode_request,
 )
+from stream_al.config import USUAL_BYTES, largest_message
 from stream_al.core.labels import label_of
 from stream_al.core.learner import Withdrawal
 from stream_al.core.messages import (
@@ -435,3 +436,17 @@ def test_messages_do_not_repeat_the_payload():
 
 def test_numbers_survive():
     assert msgspec.json.decode(encode(Budget(0.1)))["fraction"] == 0.1
+
+
+def test_the_request_for_the_worst_sample_fits_into_the_largest_message():
+    """Numbers grow when they are written again: 1e15 becomes 1000000000000000.0."""
+    value = b'{"id":"s","features":{"v":[%s]}}' % b",".join([b"9e15"] * 51_000)
+    assert len(value) < USUAL_BYTES
+    sample = SampleDecoder()(Record(value))
+    query = Query("margin", "informative", 0.9, 0.8, 0.25, 0.01, 0.1, 0.6)
+    shown = Shown("default", 0, {"x" * 200 + str(k): 0.05 for k in range(20)})
+    request = LabelRequest(
+        "s", "2-7", sample.features, sample.source, query, shown, timestamp(0), timestamp(1)
+    )
+    length = len(encode_request(request))
+    assert 3 * len(value) < length < largest_message(len(value))

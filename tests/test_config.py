@@ -413,3 +413,11 @@ def test_the_annotated_default_is_the_default_with_every_key_written():
         for inner in getattr(key.annotation, "model_fields", {"": None})
     }
     assert settings.written == leaves
+
+
+def test_requests_that_a_kafka_client_may_not_send_are_refused():
+    large = "samples.max_bytes=2000000"
+    with pytest.raises(ConfigError, match=r"broker\.client\.max_request_size is 5242880"):
+        load(None, ["broker.url=kafka://here:9092", large], environ={})
+    load(None, ["broker.url=kafka://here:9092", large, "broker.client.max_request_size=9000000"], environ={})
+    load(None, [large], environ={})

@@ -185,7 +185,7 @@ def _named(spec: Any) -> str:
 
 def _broker(settings: Settings) -> Iterator[Line]:
     from stream_al.transport.embedded_file import LogFileError, unusable
-    from stream_al.transport.port import TransportError
+    from stream_al.transport.port import TopicError, TransportError
 
     where = f"{settings.where('broker.url')} broker.url"
     file = log_file(settings)
@@ -205,6 +205,8 @@ def _broker(settings: Settings) -> Iterator[Line]:
             yield from _ledger(broker, settings)
     except LogFileError as error:
         yield Line("error", "broker", f"{where}: {error}")
+    except TopicError as error:
+        yield Line("error", "broker", str(error))
     except TransportError as error:
         yield Line(
             "away", "broker", f"{settings.broker.url}: {error}", "see broker.url and whether the broker is up"

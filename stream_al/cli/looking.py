@@ -134,6 +134,7 @@ def _rows(s: Status) -> list[tuple[str, str]]:
             if s.ledger_id
             else "none yet",
         ),
+        *((("start", f"takes {duration(s.replay_s)} without a snapshot"),) if s.ledger_id else ()),
         *(() if numbers else (("classes", ", ".join(s.classes) or "none yet"),)),
         (
             "samples",

@@ -57,6 +57,7 @@ from stream_al.core.messages import (
     Shown,
     Skipped,
     Task,
+    Unsolicited,
     milliseconds,
 )
 from stream_al.core.model import Model
@@ -67,7 +68,7 @@ from stream_al.core.strategies.table import create
 
 T = TypeVar("T")
 
-FOLD_VERSION = 8
+FOLD_VERSION = 10
 DAY_MS = 86_400_000
 KEEP_CLOSED_MS = 16 * DAY_MS  # twice the default life of a request; older ones are no longer asked about
 WARM_LABELS, WARM_LABELS_PER_CLASS = 30, 5
@@ -157,6 +158,7 @@ class Fold:
         self.unlabelled: dict[str, int] = {}  # ids of skipped and expired requests, and when
         self.answers: dict[str, str] = {}
         self.given: dict[str, Given] = {}  # by the position of the answer that was learned
+        self.unsolicited: dict[str, tuple[str, int]] = {}  # by id: the position of the answer, and when
         self.corrections: dict[str, Value] = {}  # as well; all of them, because any rebuild needs them
         self.operations: deque[str] = deque(maxlen=MOST_OPERATIONS)
         self.rebuilding: Rebuilding | None = None
@@ -247,15 +249,30 @@ class Fold:
             self.labels[record.id] = (record.label, self.clock_ms, record.answer)
         self._credit(offset, record)
         if record.learn:
-            self._learn(record)
+            self._learn(record, self._weight(record.query.inclusion_probability))
         if self.learned:
             self.version = offset + 1
 
-    def _learn(self, record: Learned) -> None:
+    def _unsolicited(self, offset: int, record: Unsolicited) -> None:
+        """Learn what nobody asked for; no estimate, calibration or alarm hears of it."""
+        self._advance_clock(record.received_at)
+        if record.id in self.unsolicited:
+            self.errors["unsolicited_twice"] += 1
+            return
+        self.outcomes["unsolicited"] += 1
+        self.last_label_ms = self.clock_ms
+        self.unsolicited[record.id] = (record.answer, self.clock_ms)
+        self.given[record.answer] = Given(record.label, (record.answer,))
+        self._forget()
+        self._learn(record, 0.0)
+        if self.learned:
+            self.version = offset + 1
+
+    def _learn(self, record: Learned | Unsolicited, weight: float) -> None:
+        """Let the model learn a label; ``weight`` is what it counts in a comparison with a twin."""
         assert self.model is not None
         assert self.strategy is not None
         if self.cooperative is not None:
-            weight = self._weight(record.query.inclusion_probability)
             self.model = self.cooperative.label(self.model, record.features, record.label, weight)
         seen = self.model.assess([record.features]) if self.strategy.stateful else None
         error = self.model.learn(record.features, record.label)
@@ -368,7 +385,7 @@ class Fold:
             record, Genesis | Rebuild | Correction
         ):  # it began with the one, and corrects by itself
             return
-        if isinstance(record, Learned) and record.answer in self.corrections:
+        if isinstance(record, Learned | Unsolicited) and record.answer in self.corrections:
             record = replace(record, label=self.corrections[record.answer])
         self.rebuilding.fold.apply(offset, record)
 
@@ -464,6 +481,9 @@ class Fold:
         oldest = self.clock_ms - self.keep_closed_ms
         for request_id in _drop_older(self.closed, oldest, lambda closed: closed.at_ms):
             self.given.pop(self.answers.pop(request_id, ""), None)
+        while self.unsolicited and (first := next(iter(self.unsolicited.values())))[1] < oldest:
+            del self.unsolicited[next(iter(self.unsolicited))]
+            self.given.pop(first[0], None)
         _drop_older(self.labels, oldest, lambda known: known[1])
         _drop_older(self.unlabelled, oldest, lambda at: at)
 
@@ -606,6 +626,7 @@ def clipped(m: NDArray[np.float64]) -> NDArray[np.float64]:
 _FOLD: dict[str, Callable[[Fold, int, Any], None]] = {
     "budget": Fold._budget,
     "label": Fold._label,
+    "unsolicited": Fold._unsolicited,
     "skip": Fold._skip,
     "expire": Fold._expire,
     "correction": Fold._correction,

@@ -12,6 +12,7 @@ fold has read everything the learner wrote, so whatever is in the fold is final 
 
     answer ──▶ names an open request ──▶ closes it; the first is learned, others of the same id are credited
           ├──▶ names none ──▶ waits a minute ──▶ rejected: unknown_request, or what is known of its id
+          │                                  └─▶ unsolicited, with features: learned, where that is wanted
           ├──▶ names a closed one ──▶ another label than was learned: a correction
           │                       └─▶ rejected: closed_request
           ├──▶ names one of another id ──▶ rejected: id_mismatch
@@ -19,6 +20,10 @@ fold has read everything the learner wrote, so whatever is in the fold is final 
 
 Positions: those of ``reports`` move with a bucket only; that of an answers partition never passes its oldest
 waiting answer, and the state beside it says which of the later ones are done.
+
+Tallies of a source partition follow each other without gaps, but where `reports` has grown meanwhile they are read from
+several partitions, in any order. One that leaves a gap is early: it waits for what is missing until everything that was
+committed before it was read has been read, too. If nothing came by then, the gap is real (samples that were deleted).
 """
 
 from __future__ import annotations
@@ -50,6 +55,7 @@ from stream_al.core.messages import (
     Spent,
     Sums,
     Tally,
+    Unsolicited,
     milliseconds,
     timestamp,
 )
@@ -143,6 +149,8 @@ class Learner:
         The limits in force, as last written to the ledger.
     now_ms
         The learner's clock at its start.
+    unsolicited
+        Whether a label that nobody asked for is learned, if it brings its features.
     """
 
     def __init__(
@@ -155,8 +163,10 @@ class Learner:
         wait_unknown_ms: int,
         bucket_ms: int,
         transaction_timeout_ms: int,
+        unsolicited: bool = False,
     ) -> None:
         self.fold = fold
+        self.unsolicited = unsolicited
         self.budget = budget
         self.label_ttl_ms = label_ttl_ms
         self.wait_unknown_ms = wait_unknown_ms
@@ -172,6 +182,7 @@ class Learner:
         self.done: dict[tuple[str, int], tuple[int, frozenset[int]]] = {}
         self.ends = dict(fold.ends)
         self.floors: dict[int, int] = {}
+        self.early: dict[int, list[tuple[int, Tally]]] = {}  # with the time each was read
         self.unread: list[tuple[int, int, int]] = [(now_ms, p, end) for p, end in fold.ends.items()]
         self.sums = Sums()
         self.ranges: dict[int, tuple[int, int]] = {}
@@ -221,6 +232,7 @@ class Learner:
         self._raise_floors(read_requests)
         for report in turn.reports:
             self._report(report, step)
+        self._end_waits(turn.read_through.get("reports", 0))
         for place, written_ms, answer in turn.answers:
             self._answer(place, written_ms, answer, step)
         self._retry_waiting(read_requests, step)
@@ -310,7 +322,7 @@ class Learner:
             return
         held = [p for p in self.waiting if (p.topic, p.partition) == (place.topic, place.partition)]
         if len(held) >= MOST_WAITING:
-            self._reject(held[0], self._unmatched(self.waiting[held[0]].answer), step)
+            self._give_up(held[0], self.waiting[held[0]].answer, step)
         self.waiting[place] = _Waiting(answer, min(written_ms, self.clock_ms))
 
     def _settle_answer(self, place: Place, answer: Answer, step: Step) -> bool:
@@ -323,9 +335,13 @@ class Learner:
                     self._close(request, answer, where, step, learn=i == 0)
                 return True
             known = self.fold.labels.get(answer.id)
-            if known is None or known[1] < self.clock_ms - self.label_ttl_ms:
+            if known is not None and known[1] >= self.clock_ms - self.label_ttl_ms:
+                self._answer_again(place, answer, known[2], step)
+                return True
+            unasked = self.fold.unsolicited.get(answer.id)
+            if unasked is None:
                 return False
-            self._answer_again(place, answer, known[2], step)
+            self._answer_again(place, answer, unasked[0], step)
             return True
         open_request = self.pending.get(answer.request_id)
         if open_request is not None:
@@ -370,6 +386,21 @@ class Learner:
     def _same(self, a: Value, b: Value) -> bool:
         return a == b if self.fold.task == "regression" else same(a, b)
 
+    def _give_up(self, place: Place, answer: Answer, step: Step) -> None:
+        """End the wait of an answer whose request did not come: learn it, if that is wanted, or reject it."""
+        reason = self._unmatched(answer)
+        wanted = self.unsolicited and reason == "unknown_request" and answer.request_id is None
+        if not wanted or answer.label is None or answer.features is None:
+            self._reject(place, reason, step)
+        elif not any(isinstance(r, Unsolicited) and r.id == answer.id for r in step.ledger):
+            self.waiting.pop(place, None)
+            step.ledger.append(
+                Unsolicited(
+                    answer.id, answer.features, answer.label, timestamp(self.clock_ms), str(place),
+                    answer.annotator, answer.labeled_at,
+                )
+            )  # fmt: skip
+
     def _unmatched(self, answer: Answer) -> Rejection:
         """Say why an answer names no open request, as far as its id is known."""
         known = any(answer.id in ids for ids in (self.by_id, self.fold.labels, self.fold.unlabelled))
@@ -391,6 +422,7 @@ class Learner:
         if withdraw:
             step.withdrawn.append((request.id, request.request_id))
         now = timestamp(self.clock_ms)
+        learn = learn and request.id not in self.fold.unsolicited  # it was learned then
         if answer.skip or answer.label is None:
             step.ledger.append(
                 Skipped(
@@ -415,7 +447,7 @@ class Learner:
             if self._settle_answer(place, held.answer, step):
                 self.waiting.pop(place, None)
             elif held.since_ms + self.wait_unknown_ms <= min(self.clock_ms, read_requests_ms):
-                self._reject(place, self._unmatched(held.answer), step)
+                self._give_up(place, held.answer, step)
 
     def answer_position(self, topic: str, partition: int, read: int) -> tuple[int, str]:
         """Return the position to commit for an answers partition read up to ``read``, and its state."""
@@ -453,10 +485,35 @@ class Learner:
         step.ledger.append(replace(asked, from_offset=begin, corrections=len(self.fold.corrections)))
 
     def _tally(self, tally: Tally) -> None:
-        end = self.ends.get(tally.partition)
-        if end is not None and tally.from_offset < end:
+        expected = self._expected(tally.partition)
+        if tally.from_offset < expected:
             self.dropped["tally_again"] += 1
-            return
+        elif tally.from_offset > expected:
+            self.early.setdefault(tally.partition, []).append((self.clock_ms, tally))
+        else:
+            self._take(tally)
+
+    def _expected(self, partition: int) -> int:
+        start = 0 if self.fold.genesis is None else self.fold.genesis.start.get(partition, 0)
+        return self.ends.get(partition, start)
+
+    def _end_waits(self, read_reports_ms: int) -> None:
+        """Take the early tallies whose predecessors came, or cannot come any more."""
+        for partition, held in list(self.early.items()):
+            held.sort(key=lambda one: one[1].from_offset)
+            while held:
+                read_at, tally = held[0]
+                if tally.from_offset > self._expected(partition) and read_at >= read_reports_ms:
+                    break
+                held.pop(0)
+                if tally.from_offset < self._expected(partition):
+                    self.dropped["tally_again"] += 1
+                else:
+                    self._take(tally)
+            if not held:
+                del self.early[partition]
+
+    def _take(self, tally: Tally) -> None:
         self.ends[tally.partition] = tally.to_offset
         self.unread.append((self.clock_ms, tally.partition, tally.to_offset))
         self.dealer.tally(tally, self.clock_ms)
@@ -471,7 +528,7 @@ class Learner:
         self.bucket_grants |= tally.grants
 
     def _close_bucket(self, step: Step, *, flush: bool = False) -> None:
-        if not self.ranges:
+        if not self.ranges or self.early:  # positions of reports move with a bucket, past the early ones too
             return
         first = self.fold.buckets == 0
         opened_ms = min(self.opened_ms, milliseconds(self.first_at))  # a scorer's clock may be ahead
@@ -504,5 +561,6 @@ class Learner:
     def flush(self) -> Step:
         """Close the open bucket whatever its size: for the end of a finite stream."""
         step = Step()
+        self._end_waits(self.clock_ms + 1)
         self._close_bucket(step, flush=True)
         return step

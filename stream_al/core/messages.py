@@ -149,7 +149,10 @@ class LabelRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A label or a skip as it came back. Exactly one of ``label`` and ``skip`` says something."""
+    """A label or a skip as it came back. Exactly one of ``label`` and ``skip`` says something.
+
+    ``features`` are those of a sample that nobody asked about; otherwise they are in its request.
+    """
 
     id: str
     label: Value | None = None
@@ -157,6 +160,7 @@ class Answer:
     request_id: str | None = None
     annotator: str | None = None
     labeled_at: str | None = None
+    features: Features | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +356,24 @@ class Learned:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsolicited:
+    """A label that nobody asked for, with the features of its sample: it is learned, and in no estimate.
+
+    It has no inclusion probability: somebody chose it, and nobody knows how.
+    """
+
+    kind: Literal["unsolicited"] = field(default="unsolicited", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    id: str
+    features: Features
+    label: Value
+    received_at: str
+    answer: str
+    annotator: str | None = None
+    labeled_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """A request that an annotator passed on."""
 
@@ -457,5 +479,16 @@ class Probe:
 
 Closing = Learned | Skipped | Expired
 LedgerRecord = (
-    Genesis | Budget | Learned | Skipped | Expired | Correction | Bucket | Observe | Grant | Rebuild | Probe
+    Genesis
+    | Budget
+    | Learned
+    | Unsolicited
+    | Skipped
+    | Expired
+    | Correction
+    | Bucket
+    | Observe
+    | Grant
+    | Rebuild
+    | Probe
 )

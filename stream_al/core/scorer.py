@@ -104,18 +104,21 @@ class Scorer:
 
     # --- partitions ------------------------------------------------------------------------------------------
 
-    def assign(self, partition: int, offset: int | None, state: str, earliest: int = 0) -> int:
+    def assign(
+        self, partition: int, offset: int | None, state: str, earliest: int = 0, tallied: int = 0
+    ) -> int:
         """Take over a partition at its committed position (None: there is none); return where to read on.
 
-        A partition that ``genesis`` does not know starts at ``earliest``. The fold must have been read to an end
-        taken after the assignment: grants up to there that a lost state may have spent are void.
+        A partition that ``genesis`` does not know starts at ``earliest``; none starts below ``tallied``, the end of
+        its tallies that are not in the ledger yet. The fold must have been read to an end taken after the assignment:
+        grants up to there that a lost state may have spent are void.
         """
         genesis = self.fold.genesis
         assert genesis is not None, "a scorer without genesis is not ready"
-        ended = self.fold.ends.get(partition)
-        fresh = offset is None and ended is None
+        ended = max(self.fold.ends.get(partition, 0), tallied)
+        fresh = offset is None and partition not in self.fold.ends and not tallied
         start = offset if offset is not None else max(genesis.start.get(partition, earliest), earliest)
-        skip = max(0, (ended or 0) - start)
+        skip = max(0, ended - start)
         budget = PartitionBudget.decode(state, genesis.ledger_id, start) if not skip else None
         lost = budget is None and not fresh
         if budget is None:

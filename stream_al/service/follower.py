@@ -7,7 +7,7 @@ uses the fold goes on with the old model meanwhile, and has the new one at the s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pickle import PicklingError
 
 import structlog
@@ -73,6 +73,7 @@ class Follower(Closeable):
         self.tp = TopicPartition(topic, 0)
         self.snapshots = snapshots
         self.learn_s = Observations(LEARN_BOUNDS_S)
+        self.replay_s = 0.0  # what folding the ledger up to here has taken, snapshots included
         self.fold = self._begin()
         self.fold.keep_closed_ms = max(self.fold.keep_closed_ms, keep_closed_ms)
         self.saved_at = self.fold.position
@@ -88,8 +89,9 @@ class Follower(Closeable):
         found = self.snapshots.load(genesis, end) if genesis is not None else None
         if found is None:
             return Fold()
-        log.info("snapshot loaded", position=found.position, behind=end - found.position)
-        return found
+        log.info("snapshot loaded", position=found.fold.position, behind=end - found.fold.position)
+        self.replay_s = found.replay_s
+        return found.fold
 
     def _read_genesis(self) -> Genesis | None:
         begin = self.broker.begins(self.tp.topic).get(0, 0)
@@ -108,6 +110,14 @@ class Follower(Closeable):
         if self.fold.rebuilding is not None:
             return self._advance_again(self.fold.rebuilding, min(max_records, AGAIN_AT_ONCE), timeout_s)
         records = self.reader.poll(max_records, timeout_s).get(self.tp, [])
+        started = time.perf_counter()
+        try:
+            return self._apply_all(records)
+        finally:
+            self.replay_s += time.perf_counter() - started
+
+    def _apply_all(self, records: Sequence[Record]) -> int:
+        """Fold records up to one that begins a rebuild; return how many."""
         for n, record in enumerate(records, start=1):
             self._apply(record)
             if self.fold.rebuilding is not None:
@@ -123,10 +133,13 @@ class Follower(Closeable):
             self.again = self.broker.reader({self.tp: max(first, rebuilding.begin)})
         handled = 0
         if self.again.position(self.tp) < rebuilding.until:
-            for record in self.again.poll(max_records, timeout_s).get(self.tp, []):
+            records = self.again.poll(max_records, timeout_s).get(self.tp, [])
+            started = time.perf_counter()
+            for record in records:
                 handled += 1
                 if record.offset < rebuilding.until:
                     self.fold.refold(record.offset, decode_ledger(record))
+            self.replay_s += time.perf_counter() - started
         if self.again.position(self.tp) < rebuilding.until:
             return handled
         self.again.close()
@@ -213,7 +226,7 @@ class Follower(Closeable):
         if self.snapshots is None or self.fold.genesis is None or not moved:
             return
         try:
-            self.snapshots.save(self.fold)
+            self.snapshots.save(self.fold, self.replay_s)
             self.saved_at = self.fold.position
         except (
             OSError,

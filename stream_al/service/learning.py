@@ -372,6 +372,7 @@ class LearnerTask(Closeable):
             wait_unknown_ms=round(s.labels.wait_unknown_s * 1000),
             bucket_ms=round(s.ledger.bucket_s * 1000),
             transaction_timeout_ms=s.broker.transaction_timeout_ms,
+            unsolicited=s.labels.unsolicited == "train",
         )
         self.tps = [
             TopicPartition(t, p) for t in self.inputs.values() for p in range(self.broker.partitions(t))

@@ -17,7 +17,7 @@ from typing import Literal
 
 import structlog
 
-from stream_al.config import Settings
+from stream_al.config import USUAL_BYTES, Settings, largest_message
 from stream_al.core.fold import KEEP_CLOSED_MS
 from stream_al.service.agreement import Agreement, Diverged
 from stream_al.service.figures import Figures
@@ -47,7 +47,13 @@ def topic_specs(settings: Settings, samples_partitions: int = 0) -> list[TopicSp
     """Return what the topics must be; ``samples_partitions`` is how many the samples have already."""
     t, b = settings.topics, settings.broker
     n = max(b.partitions, samples_partitions)
+    # on Kafka what holds a sample's features must have room for it, as by a broker's default for the usual size
+    large = not b.url.startswith("embedded:") and settings.samples.max_bytes > USUAL_BYTES
+    room: dict[str, str | int] = (
+        {"max.message.bytes": largest_message(settings.samples.max_bytes)} if large else {}
+    )
     keep: dict[str, str | int] = {
+        **room,
         "retention.ms": round(settings.labels.ttl_s * 1000) + DAY_MS,
         "retention.bytes": -1,
         "cleanup.policy": "delete",  # by key, a tombstone would take other open requests of the id along
@@ -62,7 +68,7 @@ def topic_specs(settings: Settings, samples_partitions: int = 0) -> list[TopicSp
         TopicSpec(
             t.ledger,
             1,
-            {"retention.ms": -1, "retention.bytes": -1, "cleanup.policy": "delete"},
+            {**room, "retention.ms": -1, "retention.bytes": -1, "cleanup.policy": "delete"},
             exact_partitions=True,
         ),
         TopicSpec(t.dead_letters, 1, {}),

@@ -6,18 +6,19 @@ partitions' state beside them - atomically. Afterwards the fold moves.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from stream_al.codec import BadRecord, SampleDecoder, dead_letter, encode, encode_request
+from stream_al.codec import BadRecord, SampleDecoder, dead_letter, decode_report, encode, encode_request
 from stream_al.config import Settings
-from stream_al.core.messages import Sample
+from stream_al.core.messages import Sample, Tally
 from stream_al.core.scorer import Gathered, Scorer
 from stream_al.service.figures import BATCH_BOUNDS_S, Observations
-from stream_al.service.follower import Follower
+from stream_al.service.follower import STALLED_S, Follower, Heartbeat
 from stream_al.service.guard import Guard
 from stream_al.service.learning import compare
 from stream_al.service.trouble import Trouble
@@ -39,6 +40,7 @@ log = structlog.get_logger("stream_al.scorer")
 
 Clock = Callable[[], int]
 
+AT_ONCE = 2_000
 SHORTEST_SLICE, LONGEST_SLICE = 64, 2_048  # samples decided between two looks at the clock
 QUICK_S, SLOW_S = 0.02, 0.1
 
@@ -149,21 +151,67 @@ class ScorerTask(Closeable):
         log.info("partition revoked", partition=partition)
 
     def _assign(self, member: Member, assigned: Mapping[TopicPartition, Position | None]) -> None:
-        """Take partitions over; the ledger is read to an end taken after the assignment first."""
-        self.follower.catch_up(self.follower.end())
+        """Take partitions over; the ledger is read to an end taken after the assignment first.
+
+        In the middle of a rebuild that takes minutes: the group is answered meanwhile, and may assign others.
+        """
+        assigned, more = dict(assigned), True
+
+        def beat() -> None:
+            nonlocal more
+            polled = member.poll(0, 0.0)
+            for tp in polled.revoked:
+                assigned.pop(tp, None)
+                self._drop(tp.partition)
+            assigned.update(polled.assigned)
+            more = more or bool(polled.assigned)
+
+        while more:
+            more = False
+            self.follower.catch_up(self.follower.end(), beat)
+            tallied = self._tallied(assigned, beat)
         begins = self.broker.begins(self.settings.topics.samples)
         for tp, position in assigned.items():
             offset, state = (position.offset, position.state) if position is not None else (None, "")
-            lost = self.machine.states_lost
-            start = self.machine.assign(tp.partition, offset, state, begins.get(tp.partition, 0))
+            lost, p = self.machine.states_lost, tp.partition
+            start = self.machine.assign(p, offset, state, begins.get(p, 0), tallied.get(p, 0))
             member.seek(tp, start)
-            log.info("partition assigned", partition=tp.partition, offset=start)
+            log.info("partition assigned", partition=p, offset=start)
             if position is None:
                 self._tell_of_gone(tp, start)
             if self.machine.states_lost > lost:
-                log.warning(
-                    "partition state lost: no tokens until they are earned anew", partition=tp.partition
-                )
+                log.warning("partition state lost: no tokens until they are earned anew", partition=p)
+
+    def _tallied(self, assigned: Mapping[TopicPartition, Position | None], beat: Heartbeat) -> dict[int, int]:
+        """Return where the tallies of each partition end that the ledger may not have yet; {} where positions say it.
+
+        Who starts again below that would write a tally that the learner cannot use: a part of it was counted before.
+        """
+        ends = self.follower.fold.ends
+        if all(p and p.state and p.offset >= ends.get(tp.partition, 0) for tp, p in assigned.items()):
+            return {}
+        topic, found = self.settings.topics.reports, dict[int, int]()
+        tps = {TopicPartition(topic, p): begin for p, begin in self.broker.begins(topic).items()}
+        positions = self.broker.positions(f"{self.settings.group}-learner", tps)
+        at = {
+            tp: max(begin, position.offset if (position := positions[tp]) else 0) for tp, begin in tps.items()
+        }
+        until = self.broker.ends(topic, committed=False)  # what another member's open transaction hides, too
+        moved = time.monotonic()
+        with self.broker.reader(at) as reader:
+            while any(reader.position(tp) < until.get(tp.partition, 0) for tp in at):
+                for records in reader.poll(AT_ONCE, 0.2).values():
+                    moved = time.monotonic()
+                    for record in records:
+                        with contextlib.suppress(BadRecord):
+                            if isinstance(report := decode_report(record), Tally):
+                                found[report.partition] = max(
+                                    report.to_offset, found.get(report.partition, 0)
+                                )
+                beat()
+                if time.monotonic() - moved > STALLED_S:
+                    raise Unavailable(f"{topic} is not read to its end and nothing comes")
+        return found
 
     def _tell_of_gone(self, tp: TopicPartition, start: int) -> None:
         """Warn where samples that the ledger expects next were deleted while no position stood before them."""

@@ -18,6 +18,7 @@ import secrets
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -32,6 +33,13 @@ log = structlog.get_logger("stream_al.ledger")
 KEPT = 3
 UNFINISHED_S = 3600.0  # no snapshot takes so long to write: whoever wrote this one was killed
 MAC_BYTES = KEY_BYTES = 32
+
+
+class Snapshot(NamedTuple):
+    """A fold, and how many seconds it took this installation to fold its records."""
+
+    fold: Fold
+    replay_s: float
 
 
 def digest(genesis: Genesis) -> str:
@@ -96,10 +104,10 @@ class Snapshots:
                 if time.time() - part.stat().st_mtime > UNFINISHED_S:
                     part.unlink()
 
-    def save(self, fold: Fold) -> Path:
+    def save(self, fold: Fold, replay_s: float = 0.0) -> Path:
         """Write the fold durably and drop the oldest snapshots; raises OSError where the disk refuses."""
         assert fold.genesis is not None
-        body = pickle.dumps(fold, protocol=pickle.HIGHEST_PROTOCOL)
+        body = pickle.dumps((fold, replay_s), protocol=pickle.HIGHEST_PROTOCOL)
         path = self.directory / f"{fold.genesis.ledger_id}-{fold.position:020d}-{digest(fold.genesis)}.fold"
         part = path.with_suffix(f".{os.getpid()}.part")
         try:
@@ -112,15 +120,15 @@ class Snapshots:
             old.unlink(missing_ok=True)
         return path
 
-    def load(self, genesis: Genesis, end: int) -> Fold | None:
+    def load(self, genesis: Genesis, end: int) -> Snapshot | None:
         """Return the newest sound snapshot of this ledger at or before ``end``, or None."""
         for path in reversed(self._of(genesis)):
             position = path.name.split("-")[-2]
             if not position.isdecimal() or int(position) > end:
                 continue
-            fold = self._read(path)
-            if fold is not None:
-                return fold
+            found = self._read(path)
+            if found is not None:
+                return found
         return None
 
     def drop(self, genesis: Genesis) -> None:
@@ -128,18 +136,18 @@ class Snapshots:
         for path in self._of(genesis):
             path.unlink(missing_ok=True)
 
-    def _read(self, path: Path) -> Fold | None:
+    def _read(self, path: Path) -> Snapshot | None:
         try:
             body = self.opened(path.name, path.read_bytes())
             if body is None:
                 return None
-            fold = pickle.loads(body)  # noqa: S301  this installation wrote it
+            fold, replay_s = pickle.loads(body)  # noqa: S301  this installation wrote it
         except Exception as problem:  # noqa: BLE001  another version's classes may raise anything; the ledger is there
             log.warning(
                 "snapshot not usable; the ledger will be replayed", file=path.name, problem=repr(problem)
             )
             return None
-        return fold if isinstance(fold, Fold) else None
+        return Snapshot(fold, replay_s) if isinstance(fold, Fold) else None
 
     def _of(self, genesis: Genesis) -> list[Path]:
         return sorted(self.directory.glob(f"{genesis.ledger_id}-*-{digest(genesis)}.fold"))

@@ -28,6 +28,7 @@ may lose the last commits as a whole, never parts of one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -116,7 +117,7 @@ class LogFile:
             problem = unusable(Path(path))
             if problem:
                 raise LogFileError(problem)
-            _make_directory(Path(path).parent)
+            _make_private(Path(path))
         with self.errors():
             # sqlite3 would tie the connection to the thread that made it; one thread *at a time* is enough
             self.db = sqlite3.connect(
@@ -248,13 +249,22 @@ def unusable(path: Path) -> str:
     return ""
 
 
-def _make_directory(path: Path) -> None:
+def _make_private(path: Path) -> None:
+    """Make the file and its missing directories for this user alone; what is there already stays as it is.
+
+    SQLite gives the files beside it the same mode.
+    """
+    folder = path.parent
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        for each in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
+            each.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise LogFileError(
-            f"the directory {path} cannot be made: {error}: create it, or correct broker.url"
+            f"the directory {folder} cannot be made: {error}: create it, or correct broker.url"
         ) from error
+    # only a new one: to close a file ends all locks that this process has on it, those of other connections too
+    with contextlib.suppress(OSError):  # what is wrong, SQLite says
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _code(error: sqlite3.Error) -> int:

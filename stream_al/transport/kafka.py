@@ -1,4 +1,4 @@
-"""Kafka: the port on kafka-python. The only file of the product that imports ``kafka``.
+"""Kafka: the port on kafka-python. Nothing else imports ``kafka`` but ``kafka_access``.
 
 Theory of operation
 -------------------
@@ -64,9 +64,10 @@ from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource
 from kafka.codec import has_zstd
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.net.compat import KafkaNetClient
 from kafka.structs import MemberState
 
+from stream_al.config import USUAL_REQUEST_BYTES
+from stream_al.transport import kafka_access as access
 from stream_al.transport.port import (
     Broker,
     Fenced,
@@ -368,7 +369,7 @@ class KafkaBroker(Broker):
         opened: list[Any] = []
 
         def network(**options: Any) -> Any:
-            opened.append(KafkaNetClient(**options))
+            opened.append(access.connections(**options))
             return opened[-1]
 
         request_ms = int(self.request_timeout_s * 1000)
@@ -379,7 +380,7 @@ class KafkaBroker(Broker):
             "max_block_ms": request_ms,
             "reconnect_backoff_max_ms": 1000,
             "metadata_max_age_ms": 30_000,  # new partitions are noticed after this time
-            "max_request_size": 5 * 1024 * 1024,
+            "max_request_size": USUAL_REQUEST_BYTES,
             "batch_size": 65_536,
             "fetch_max_wait_ms": min(200, request_ms // 2),
             "allow_auto_create_topics": False,
@@ -392,10 +393,13 @@ class KafkaBroker(Broker):
             try:
                 return kind(bootstrap_servers=servers, kafka_client=network, **{**settings, **config})
             except BaseException as exc:
+                reasons = [access.refusal(client) for client in opened]
                 for client in opened:
                     client.close()
-                    for refusal in client._manager._auth_failures.values():  # noqa: SLF001
-                        raise refusal from exc
+                for reason, certain in reasons:
+                    if reason and isinstance(exc, kafka_errors.KafkaError):
+                        error = TopicError if certain else Unavailable
+                        raise error(f"Kafka at {self.bootstrap} lets nobody in: {reason}") from exc
                 raise
 
     def _admin(self, what: str, call: Callable[[Any], T]) -> T:
@@ -956,6 +960,8 @@ def _check_client(client: Mapping[str, Any]) -> None:
     reserved = sorted(_RESERVED & set(client))
     if reserved:
         raise TopicError(f"broker.client: {', '.join(reserved)} cannot be changed here")
+    if wrong := access.problems(client):
+        raise TopicError("\n".join(f"broker.client.{problem}" for problem in wrong))
 
 
 def _satisfies(found: str | None, wanted: str | int) -> bool:

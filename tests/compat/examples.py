@@ -28,6 +28,7 @@ from stream_al.core.messages import (
     Spent,
     Sums,
     Tally,
+    Unsolicited,
     timestamp,
 )
 
@@ -100,6 +101,10 @@ RECORDS = {
         Correction(request_id=None, id="s-7", corrects="labels-0-18", old=1, label=2.5,
                    received_at=timestamp(START), answer="labels-0-41"),
     ],
+    "unsolicited": [
+        Unsolicited(id="s-8", features={"amount": 12.5, "country": "FR"}, label="fraud", received_at=timestamp(START),
+                    answer="labels-0-42", annotator="ann", labeled_at="then")
+    ],
     "rebuild": [
         Rebuild(id="0f0f", ledger_id="0123456789abcdef", from_offset=3, requested_at=timestamp(START), corrections=2)
     ],
@@ -113,6 +118,7 @@ LEDGER = (
     "genesis",
     "budget",
     "label",
+    "unsolicited",
     "skip",
     "expire",
     "bucket",

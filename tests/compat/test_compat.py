@@ -99,10 +99,10 @@ def test_a_snapshot_of_any_version_is_used_or_ignored(file, tmp_path):
     found = snapshots.load(genesis, 100)
     assert (found is not None) == (digest(genesis) == held["digest"]), "other libraries: another name"
     if found is not None:
-        assert (found.position, found.learned) == (3, 1)
+        assert (found.fold.position, found.fold.learned) == (3, 1)
     assert snapshots.load(genesis, 2) is None, "beyond the end of the ledger"
 
     other = held["name"].replace(held["digest"], digest(genesis))  # even where the name promises too much
     (tmp_path / other).write_bytes(snapshots.sealed(other, body))
     again = snapshots.load(genesis, 100)
-    assert again is None or again.position == 3
+    assert again is None or again.fold.position == 3

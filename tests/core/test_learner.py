@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -28,7 +29,13 @@ from stream_al.core.messages import (
     Spent,
     Sums,
     Tally,
+    Unsolicited,
     timestamp,
+)
+
+pytestmark = pytest.mark.fault(
+    "answers late, twice, changed, withdrawn, for nobody",
+    "the sequencer's own rules, with restarts and redelivery",
 )
 
 NOW = 1_800_000_000_000
@@ -413,6 +420,34 @@ def test_a_redelivered_tally_is_ignored_and_so_are_its_requests(desk):
     assert "0-20" not in desk.learner.pending, "offset 20 was decided before, and not chosen"
 
 
+def test_tallies_that_are_read_in_another_order_are_counted_once_each(desk):
+    """As from a reports topic that grew: the later ones stand in another partition."""
+    desk.turn(reports=[tally(90, 120), tally(60, 90)], read=False)
+    assert not desk.of(desk.turn(later_ms=60_000, read=False), Bucket), "its place must not be committed"
+    step = desk.turn(reports=[tally(0, 60), tally(60, 90), tally(90, 120)], later_ms=10, read=False)
+    [bucket] = desk.of(step, Bucket)
+    assert (bucket.ranges, bucket.sums.samples) == ({0: (0, 120)}, 120)
+    assert desk.learner.dropped["tally_again"] == 2
+    assert not desk.learner.early
+
+
+def test_a_gap_is_taken_as_it_is_when_nothing_can_come_any_more(desk):
+    """As of samples that retention deleted."""
+    assert not desk.of(desk.turn(reports=[tally(70, 130), tally(140, 150)]), Bucket)
+    [bucket] = desk.of(desk.turn(later_ms=1), Bucket)
+    assert (bucket.ranges, bucket.sums.samples) == ({0: (70, 150)}, 70)
+    desk.turn(reports=[tally(160, 170)])
+    [last] = desk.learner.flush().ledger[:1]
+    assert last.ranges == {0: (160, 170)}
+
+
+def test_an_early_tally_is_no_reason_to_wait_for_other_partitions(desk):
+    desk.turn(reports=[tally(10, 20, partition=1), tally(0, 60)], read=False)
+    assert desk.learner.ends == {0: 60}
+    [bucket] = desk.of(desk.turn(reports=[tally(0, 10, partition=1)], later_ms=10, read=False), Bucket)
+    assert bucket.ranges == {0: (0, 60), 1: (0, 20)}
+
+
 def test_the_first_bucket_closes_at_fifty_samples_the_next_ones_in_time(desk):
     assert not desk.of(desk.turn(reports=[tally(0, 49)]), Bucket)
     [first] = desk.of(desk.turn(reports=[tally(49, 60)]), Bucket)
@@ -429,6 +464,79 @@ def test_observes_enter_with_a_bucket_and_the_excess_is_dropped(desk):
     assert len(desk.of(step, Observe)) == 1_000
     step = desk.turn(reports=[tally(60, 120, at=NOW + 30_000), *many], later_ms=30_000)
     assert len(desk.of(step, Observe)) <= 3, "one in ten seconds from then on"
+
+
+# --- what nobody asked for -------------------------------------------------------------------------------------
+
+
+def unasked(name="u", label="a", **more):
+    return Answer(name, label, **{"features": {"x": 1.0}, **more})
+
+
+def test_a_label_that_nobody_asked_for_is_rejected_unless_it_is_wanted(desk):
+    desk.turn(answers=[unasked()])
+    assert [reason for _, reason in desk.turn(later_ms=6_000).rejected] == ["unknown_request"]
+    wanting = Desk(unsolicited=True)
+    wanting.turn(
+        answers=[
+            unasked(),
+            unasked("v", features=None),
+            unasked("w", request_id="0-9"),
+            Answer("z", skip=True),
+        ]
+    )
+    step = wanting.turn(later_ms=6_000)
+    assert [r.id for r in wanting.of(step, Unsolicited)] == ["u"]
+    assert len(step.rejected) == 3, "without features, for a request that is not known, and a skip"
+
+
+def test_it_is_learned_and_in_no_estimate():
+    desk, asked = Desk(unsolicited=True), Desk(unsolicited=True)
+    for each in (desk, asked):
+        each.turn([request(k) for k in range(5)], [tally(0, 60)])
+    answers = [Answer(f"s-{k}", "ab"[k % 2], request_id=f"0-{k}") for k in range(5)]
+    asked.turn(answers=answers)
+    desk.turn(
+        answers=[*answers, *(unasked(f"u-{k}", "ab"[k % 2], features={"x": float(k)}) for k in range(20))]
+    )
+    desk.turn(later_ms=6_000)
+    assert (desk.fold.learned, asked.fold.learned) == (25, 5)
+    assert desk.fold.version > asked.fold.version
+    assert desk.fold.outcomes["unsolicited"] == 20
+    assert desk.fold.accuracy.window(None) == asked.fold.accuracy.window(None)
+    assert desk.fold.accuracy.everything == asked.fold.accuracy.everything
+    batch = [{"x": 1.0}]
+    for name in ("calibration", "drift"):
+        assert pickle.dumps(getattr(desk.fold, name)) == pickle.dumps(getattr(asked.fold, name))
+    assert desk.fold.model.predict(batch).tolist() != asked.fold.model.predict(batch).tolist()
+
+
+def test_it_is_learned_once_whatever_comes_again():
+    desk = Desk(unsolicited=True)
+    place = Place("labels", 0, 7)
+    desk.turn(answers=[(place, unasked()), unasked(), unasked(label="b")])
+    desk.turn(later_ms=6_000)
+    assert [reason for _, reason in desk.turn().rejected] == ["closed_request"], "the same label once more"
+    step = desk.turn(answers=[(place, unasked())], later_ms=6_000)
+    assert not step.ledger, "read again"
+    assert not step.rejected
+    assert desk.fold.learned == 1
+    assert list(desk.fold.corrections.values()) == ["b"], "another label for the same sample is a correction"
+    step = desk.turn([request(3, name="u")], answers=[Answer("u", "a", request_id="0-3")])
+    assert [r.learn for r in desk.of(step, Learned)] == [False], (
+        "credited, with the probability it was asked with"
+    )
+    assert desk.fold.learned == 1
+
+
+def test_it_is_forgotten_in_time():
+    desk = Desk(unsolicited=True)
+    desk.turn(answers=[unasked()])
+    desk.turn(later_ms=6_000)
+    desk.turn(answers=[unasked("later")], later_ms=desk.fold.keep_closed_ms)
+    desk.turn(later_ms=6_000)
+    assert set(desk.fold.unsolicited) == {"later"}
+    assert len(desk.fold.given) == 1
 
 
 # --- grants --------------------------------------------------------------------------------------------------

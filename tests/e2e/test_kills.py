@@ -36,13 +36,23 @@ def make(tmp_path):
         each.close()
 
 
-def test_kills_at_every_step_of_a_commit_lose_and_double_nothing(make):
+@pytest.mark.fault(
+    "kills in the middle of commits",
+    "processes killed at every step, on the embedded log; nothing lost or doubled",
+)
+def test_kills_at_every_step_of_a_commit_lose_and_double_nothing(make, tried):
     world = make(Nursery(window_s=0.005), seed=1, broken=0.02, twice=0.1)
     died = campaign.run(world, KILLS, EMBEDDED)
+    tried(KILLS)
     assert died["missed"] <= KILLS / 6, died
     campaign.finish(world)
 
 
+@pytest.mark.fault(
+    "checks that notice nothing",
+    "commits in a naive order of writes, killed in between, on the embedded log, which the campaigns' checks must find",
+    tried=3,
+)
 @pytest.mark.parametrize(
     ("naive", "order", "promise"),
     [

@@ -36,11 +36,19 @@ def make(tmp_path):
         each.close()
 
 
+@pytest.mark.fault(
+    "a scorer or a learner that stands still",
+    "the learner killed meanwhile, the last answer delivered again, on the embedded log",
+)
 def test_a_scorer_that_stands_still_does_not_keep_the_learner_from_learning(make):
     took = scenarios.learning_goes_on_beside_a_scorer_that_stands_still(make())
     assert took < SESSION_S + SLACK_S, took
 
 
+@pytest.mark.fault(
+    "a scorer or a learner that stands still",
+    "stopped inside a transaction, for less and more than its timeout, on the embedded log",
+)
 @pytest.mark.parametrize("timeout_ms", [10_000, 500], ids=["shorter", "longer"])
 def test_all_wait_for_a_scorer_stopped_inside_its_transaction_and_then_go_on(make, timeout_ms):
     """One file has one lock: for a time shorter or longer than ``transaction_timeout_ms``."""
@@ -61,14 +69,26 @@ def test_all_wait_for_a_scorer_stopped_inside_its_transaction_and_then_go_on(mak
     campaign.finish(world)
 
 
+@pytest.mark.fault(
+    "a scorer or a learner that stands still",
+    "woken after its session with a commit to write, which is refused, on the embedded log",
+)
 def test_a_scorer_stopped_past_its_session_writes_nothing_late(make):
     scenarios.the_late_write_is_refused(make())
 
 
+@pytest.mark.fault(
+    "checks that notice nothing",
+    "a late write that nobody refuses, on the embedded log, which the campaigns' checks must find",
+)
 def test_the_checks_notice_a_late_write_that_is_not_refused(make):
     scenarios.the_late_write_is_noticed(make(Nursery(order=UNFENCED)))
 
 
+@pytest.mark.fault(
+    "a scorer or a learner that stands still",
+    "the owner stopped, the standby takes over, the woken one ends, on the embedded log",
+)
 def test_a_standby_takes_over_from_a_learner_that_stands_still_and_this_one_ends_when_it_wakes(make):
     took = scenarios.a_standby_takes_over(make())
     assert took < 2 * SESSION_S + SLACK_S, took

@@ -83,6 +83,7 @@ def through_trouble(world, says, heal):
     campaign.finish(world)
 
 
+@pytest.mark.fault("a full disk", "everybody at work on a full disk, then with room")
 def test_a_full_disk_ends_nobody_and_loses_nothing(mount, make):
     disk = mount("disk", "32m")
     world = make(log=disk)
@@ -96,6 +97,15 @@ def test_a_full_disk_ends_nobody_and_loses_nothing(mount, make):
     through_trouble(world, "the disk is full", ballast.unlink)
 
 
+@pytest.mark.fault("a full disk", "everybody at work with a limit of the size of files, then without")
+@pytest.mark.fault(
+    "topics that grow while they are used",
+    "partitions added to what the learner reads, with kills, on the embedded log",
+)
+@pytest.mark.fault(
+    "records deleted before they were read",
+    "as retention does, on the embedded log: ends with what to do, skips nothing",
+)
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
 def test_a_limit_of_the_size_of_files_ends_nobody_and_loses_nothing(make):
     world = make()
@@ -116,6 +126,7 @@ def limit(pid, size):
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
 
 
+@pytest.mark.fault("a read-only disk", "the log on a disk made read-only: refused with what to do")
 def test_a_log_that_is_read_only_is_refused_with_what_to_do(mount, make):
     disk = mount("disk", "32m")
     world = make(log=disk)
@@ -134,6 +145,9 @@ def test_a_log_that_is_read_only_is_refused_with_what_to_do(mount, make):
     assert "directory this user may write" in world.told("one")
 
 
+@pytest.mark.fault(
+    "a read-only disk", "the state directory on a disk made read-only: costs the snapshots only"
+)
 def test_a_read_only_state_directory_costs_the_snapshots_only(mount, make):
     world = make()
     world.states = mount("states", "8m")
@@ -153,6 +167,7 @@ def test_a_read_only_state_directory_costs_the_snapshots_only(mount, make):
     assert all(world.terminate(name) == 0 for name in campaign.EVERYBODY)
 
 
+@pytest.mark.fault("a read-only disk", "a file in the place of the state directory: costs the snapshots only")
 def test_a_file_in_the_place_of_the_state_directory_costs_the_snapshots_only(make):
     world = make()
     (world.states / "one").write_text("not a directory")
@@ -170,6 +185,9 @@ def test_a_file_in_the_place_of_the_state_directory_costs_the_snapshots_only(mak
 # --- topics that grow ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(
+    "topics that grow while they are used", "partitions added to `samples`, on the embedded log"
+)
 def test_samples_in_partitions_that_are_added_are_decided_from_their_beginning(make):
     world = make()
     campaign.begin(world)
@@ -223,6 +241,10 @@ def at_rest(world):
         assert world.terminate(name) == 0
 
 
+@pytest.mark.fault(
+    "records deleted before they were read",
+    "as retention does, on the embedded log: ends with what to do, skips nothing",
+)
 def test_samples_deleted_before_they_were_decided_stop_the_scorer_with_what_to_do(make):
     world = make()
     at_rest(world)
@@ -255,6 +277,10 @@ def test_answers_and_requests_deleted_before_they_were_read_stop_the_learner_wit
     assert world.learned() == learned, "nothing is skipped silently"
 
 
+@pytest.mark.fault(
+    "records deleted before they were read",
+    "as retention does, on the embedded log: ends with what to do, skips nothing",
+)
 def test_a_ledger_without_its_beginning_is_refused_with_what_to_do(make):
     world = make()
     at_rest(world)
@@ -265,6 +291,10 @@ def test_a_ledger_without_its_beginning_is_refused_with_what_to_do(make):
         assert f"{world.topics.ledger}-0@0 is not in" in world.told(name)
 
 
+@pytest.mark.fault(
+    "records deleted before they were read",
+    "positions gone too, on the embedded log: what is lost is counted and told",
+)
 def test_samples_deleted_while_nobody_had_a_position_are_told_of(make):
     world = make()
     at_rest(world)

@@ -433,8 +433,9 @@ def check_snapshots(world: World, name: str, fold: Fold) -> None:
     """A process that ended left a fold that says the same as a fresh one of the whole ledger."""
     from stream_al.service.snapshot import Snapshots
 
-    found = Snapshots(world.states / name).load(fold.genesis, fold.position)
-    assert found is not None, f"{name} left no snapshot"
+    snapshot = Snapshots(world.states / name).load(fold.genesis, fold.position)
+    assert snapshot is not None, f"{name} left no snapshot"
+    found = snapshot.fold
     while_away = [r for r in world.records(world.topics.ledger) if r.offset >= found.position]
     for r in while_away:
         found.apply(r.offset, decode_ledger(r))

@@ -36,11 +36,11 @@ CLUSTER_ID = "c3RyZWFtLWFsLXRlc3RzMQ"
 PROPERTIES = """\
 node.id=1
 process.roles=broker,controller
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},CABLE://127.0.0.1:{cable_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},CABLE://127.0.0.1:{advertised_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},CABLE://127.0.0.1:{cable_port}{guarded}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},CABLE://127.0.0.1:{advertised_port}{guarded}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CABLE:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CABLE:PLAINTEXT,GUARDED:SASL_SSL
 controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
 log.dirs={data}
 auto.create.topics.enable=false
@@ -64,6 +64,15 @@ log.index.size.max.bytes=65536
 num.network.threads=2
 num.io.threads=4
 background.threads=2
+"""
+
+# Over TLS, for those who know the password of a user.
+GUARDED = """\
+listener.name.guarded.ssl.keystore.type=PKCS12
+listener.name.guarded.ssl.keystore.location={keystore}
+listener.name.guarded.ssl.keystore.password={secret}
+listener.name.guarded.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.guarded.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 """
 
 
@@ -132,10 +141,33 @@ def _free_ports(n: int) -> list[int]:
             s.close()
 
 
+def certificate(directory: Path, name: str, secret: str) -> tuple[Path, Path]:
+    """Make a key for 127.0.0.1 with a certificate signed by itself; return the store and the certificate (PEM)."""
+    keytool = _tool("keytool", "it comes with Java")
+    store, pem = directory / f"{name}.p12", directory / f"{name}.pem"
+    common = ["-alias", name, "-keystore", str(store), "-storetype", "PKCS12", "-storepass", secret]
+    made = [
+        "-genkeypair",
+        "-keyalg",
+        "EC",
+        "-dname",
+        f"CN={name}",
+        "-ext",
+        "san=ip:127.0.0.1",
+        "-validity",
+        "2",
+    ]
+    for command in (made, ["-exportcert", "-rfc", "-file", str(pem)]):
+        subprocess.run([keytool, *command, *common], check=True, capture_output=True, timeout=60)
+    return store, pem
+
+
 class KafkaNode:
     """One node; the same ports and data over every ``kill``/``stop`` and ``start``.
 
     It listens on a second port, ``cable_port``, and tells clients there to come to ``advertised_port``: to a proxy, say.
+    With a ``user`` (name, password) it listens on a third one, ``guarded_port``: only there over TLS, with a certificate
+    that ``authority`` verifies, and to that user.
     """
 
     def __init__(
@@ -144,14 +176,22 @@ class KafkaNode:
         node_session_ms: int = 9_000,
         abort_interval_ms: int = 500,
         advertised_port: int | None = None,
+        user: tuple[str, str] | None = None,
     ) -> None:
         self._java = _tool("java", "Apache Kafka 4 needs Java 17")
         self._libs = fetch()
         self._dir = Path(tempfile.mkdtemp(prefix="kafka-node-"))
-        self._port, controller_port, self.cable_port = _free_ports(3)
+        self._port, controller_port, self.cable_port, self.guarded_port = _free_ports(4)
         self._config = self._dir / "server.properties"
+        guarded, scram = "", []
+        if user is not None:
+            store, self.authority = certificate(self._dir, "node", CLUSTER_ID)
+            guarded = GUARDED.format(keystore=store, secret=CLUSTER_ID)
+            scram = ["--add-scram", "SCRAM-SHA-512=[name={},password={}]".format(*user)]
         self._config.write_text(
-            PROPERTIES.format(
+            guarded
+            + PROPERTIES.format(
+                guarded=f",GUARDED://127.0.0.1:{self.guarded_port}" if guarded else "",
                 port=self._port,
                 controller_port=controller_port,
                 cable_port=self.cable_port,
@@ -162,9 +202,8 @@ class KafkaNode:
             )
         )
         self._process: subprocess.Popen[bytes] | None = None
-        self._run(
-            "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", str(self._config)
-        )
+        formatted = ["format", "--standalone", "-t", CLUSTER_ID, "-c", str(self._config), *scram]
+        self._run("kafka.tools.StorageTool", *formatted)
 
     @property
     def bootstrap(self) -> str:

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stream_al.transport.kafka import KafkaBroker
 from tests.kafka.broker import KafkaNode, MissingError
 
 HERE = Path(__file__).resolve().parent
+
+Open = Callable[..., KafkaBroker]
+Name = Callable[[str], str]
+
+SESSION_MS = 3_000
+# kafka-python heartbeats in a thread of its own: only this ends a member that no longer polls
+MAX_POLL_MS = 3_000
+NUMBERS = itertools.count()
+
+
+class SettledBroker(KafkaBroker):
+    """Waits until what was committed is visible, which Kafka sees to some milliseconds after the commit's answer."""
+
+    def ends(self, topic: str, *, committed: bool = True) -> dict[int, int]:
+        deadline = time.monotonic() + 5
+        while committed and super().ends(topic) != super().ends(topic, committed=False):
+            assert time.monotonic() < deadline, f"a transaction stays open on {topic}"
+            time.sleep(0.01)
+        return super().ends(topic, committed=committed)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,3 +83,28 @@ def kafka_node() -> Iterator[KafkaNode]:
         yield node
     finally:
         node.close()
+
+
+@pytest.fixture
+def open_broker() -> Iterator[Open]:
+    """Connect to an address; everything is closed at teardown."""
+    opened: list[KafkaBroker] = []
+
+    def connect(bootstrap: str, kind: type[KafkaBroker] = KafkaBroker, **settings: Any) -> KafkaBroker:
+        settings = {
+            "session_timeout_ms": SESSION_MS,
+            "transaction_timeout_ms": 4_000,
+            "client": {"max_poll_interval_ms": MAX_POLL_MS},
+            **settings,
+        }
+        opened.append(kind(bootstrap, **settings))
+        return opened[-1]
+
+    yield connect
+    for broker in opened:
+        broker.close()
+
+
+@pytest.fixture
+def topic_name() -> Name:
+    return lambda prefix: f"{prefix}-{os.getpid()}-{next(NUMBERS)}"

@@ -9,7 +9,7 @@ from tests.e2e.world import World, program
 TOPICS = ("samples", "labels_requested", "labels", "reports", "ledger", "dead_letters", "predictions")
 
 
-def make(tmp_path, bootstrap, seed=0, launch=program, *, broker=None, bucket_s=0.3, **options):
+def make(tmp_path, bootstrap, seed=0, launch=program, *, broker=None, samples=None, bucket_s=0.3, **options):
     name = uuid.uuid4().hex[:8]
     tree = {
         "broker": {
@@ -22,7 +22,7 @@ def make(tmp_path, bootstrap, seed=0, launch=program, *, broker=None, bucket_s=0
         "group": f"al-{name}",
         "budget": {"fraction": 0.1},
         "ledger": {"bucket_s": bucket_s},
-        "samples": {"start": "earliest"},
+        "samples": {"start": "earliest", **(samples or {})},
         "snapshot_every_s": 1,
         "http": {"port": 0},
     }

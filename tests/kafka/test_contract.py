@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
 import time
@@ -28,51 +27,13 @@ from stream_al.transport.port import (
     Unavailable,
 )
 from tests.kafka.broker import KafkaNode
+from tests.kafka.conftest import MAX_POLL_MS, SESSION_MS, Open, SettledBroker
 from tests.transport.contract import Seat, TransportContract, commit_when_calm, feed, poll_until, values
-
-Open = Callable[..., KafkaBroker]
-Name = Callable[[str], str]
-
-SESSION_MS = 3_000
-# kafka-python heartbeats in a thread of its own: only this ends a member that no longer polls
-MAX_POLL_MS = 3_000
-NUMBERS = itertools.count()
-
-
-class SettledBroker(KafkaBroker):
-    """Waits until what was committed is visible, which Kafka sees to some milliseconds after the commit's answer."""
-
-    def ends(self, topic: str, *, committed: bool = True) -> dict[int, int]:
-        deadline = time.monotonic() + 5
-        while committed and super().ends(topic) != super().ends(topic, committed=False):
-            assert time.monotonic() < deadline, f"a transaction stays open on {topic}"
-            time.sleep(0.01)
-        return super().ends(topic, committed=committed)
 
 
 def generations(seat: Seat) -> tuple[int, int]:
     """Return the group's generation as a member's caller has seen it, and as kafka-python has."""
     return seat.member._group.generation_id, seat.member._feed.consumer.group_metadata().generation_id
-
-
-@pytest.fixture
-def open_broker() -> Iterator[Open]:
-    """Connect to an address; everything is closed at teardown."""
-    opened: list[KafkaBroker] = []
-
-    def connect(bootstrap: str, kind: type[KafkaBroker] = KafkaBroker, **settings: Any) -> KafkaBroker:
-        settings = {
-            "session_timeout_ms": SESSION_MS,
-            "transaction_timeout_ms": 4_000,
-            "client": {"max_poll_interval_ms": MAX_POLL_MS},
-            **settings,
-        }
-        opened.append(kind(bootstrap, **settings))
-        return opened[-1]
-
-    yield connect
-    for broker in opened:
-        broker.close()
 
 
 @pytest.fixture
@@ -83,11 +44,6 @@ def make_broker(open_broker: Open, kafka_bootstrap: str) -> Callable[[], KafkaBr
 @pytest.fixture
 def plain_broker(open_broker: Open, kafka_bootstrap: str) -> Callable[[], KafkaBroker]:
     return lambda: open_broker(kafka_bootstrap)
-
-
-@pytest.fixture
-def topic_name() -> Name:
-    return lambda prefix: f"{prefix}-{os.getpid()}-{next(NUMBERS)}"
 
 
 @pytest.fixture
@@ -132,6 +88,7 @@ def other_client(kafka_bootstrap: str) -> Iterator[Callable[..., OtherClient]]:
         client.die()
 
 
+@pytest.mark.fault("a transaction that is aborted or left open", "by another client, on Apache Kafka")
 def test_what_was_aborted_is_never_seen_and_blocks_nobody_for_ever(plain_broker, topic_name, other_client):
     topic, broker = topic_name("aborted"), plain_broker()
     broker.ensure([TopicSpec(topic, 1)], create=True)
@@ -156,6 +113,7 @@ def test_what_was_aborted_is_never_seen_and_blocks_nobody_for_ever(plain_broker,
     assert values(broker, topic) == [b"0", b"1", b"after"]
 
 
+@pytest.mark.fault("a transaction that is aborted or left open", "by another client, on Apache Kafka")
 def test_a_transaction_left_open_by_a_dead_process_ends_by_itself(plain_broker, topic_name, other_client):
     topic, broker = topic_name("left-open"), plain_broker()
     broker.ensure([TopicSpec(topic, 1)], create=True)
@@ -170,6 +128,7 @@ def test_a_transaction_left_open_by_a_dead_process_ends_by_itself(plain_broker, 
     assert values(broker, topic) == [b"after"]
 
 
+@pytest.mark.fault("a transaction that is aborted or left open", "by another client, on Apache Kafka")
 def test_a_new_member_waits_for_the_open_commit_of_its_predecessor(plain_broker, topic_name, other_client):
     """A stale position read here would forward records twice."""
     topic, group, broker = topic_name("zombie"), topic_name("g"), plain_broker()
@@ -190,6 +149,10 @@ def test_a_new_member_waits_for_the_open_commit_of_its_predecessor(plain_broker,
     heir.close()
 
 
+@pytest.mark.fault(
+    "a commit with a right that is over",
+    "generations that passed unseen, members put out, refused positions, on Apache Kafka",
+)
 def test_a_commit_shows_the_generation_its_caller_has_seen(make_broker, topic_name):
     """A rebalance that ends between two polls may take partitions the caller still believes to own."""
     topic, group = topic_name("unseen"), topic_name("g")
@@ -215,6 +178,10 @@ def test_a_commit_shows_the_generation_its_caller_has_seen(make_broker, topic_na
     second.close()
 
 
+@pytest.mark.fault(
+    "a commit with a right that is over",
+    "generations that passed unseen, members put out, refused positions, on Apache Kafka",
+)
 def test_a_member_put_out_unawares_starts_again_from_the_groups_positions(
     make_broker, topic_name, kafka_bootstrap
 ):
@@ -238,6 +205,10 @@ def test_a_member_put_out_unawares_starts_again_from_the_groups_positions(
     seat.close()
 
 
+@pytest.mark.fault(
+    "a commit with a right that is over",
+    "generations that passed unseen, members put out, refused positions, on Apache Kafka",
+)
 def test_positions_of_a_refused_commit_do_not_go_out_with_the_next_one(make_broker, topic_name):
     """kafka-python keeps them queued after an abort."""
     topic, group, broker = topic_name("refused"), topic_name("g"), make_broker()
@@ -256,6 +227,10 @@ def test_positions_of_a_refused_commit_do_not_go_out_with_the_next_one(make_brok
     seat.close()
 
 
+@pytest.mark.fault(
+    "a commit with a right that is over",
+    "generations that passed unseen, members put out, refused positions, on Apache Kafka",
+)
 def test_outputs_without_positions_are_refused_to_a_stale_member_too(make_broker, topic_name):
     topic, out, group, broker = topic_name("in"), topic_name("out"), topic_name("g"), make_broker()
     broker.ensure([TopicSpec(topic, 1), TopicSpec(out, 1)], create=True)
@@ -290,6 +265,7 @@ def test_a_state_that_is_too_long_is_refused_before_the_broker_sees_it(make_brok
     seat.close()
 
 
+@pytest.mark.fault("a record beyond the broker's limit", "on Apache Kafka: named, and poisons nothing")
 def test_a_record_that_is_too_large_poisons_nothing(make_broker, topic_name):
     topic, group, broker = topic_name("huge"), topic_name("g"), make_broker()
     broker.ensure([TopicSpec(topic, 1)], create=True)
@@ -309,6 +285,9 @@ def test_a_record_that_is_too_large_poisons_nothing(make_broker, topic_name):
     seat.close()
 
 
+@pytest.mark.fault(
+    "records deleted before they were read", "a position that is not retained, on Apache Kafka"
+)
 def test_a_position_that_retention_deleted_is_gone(make_broker, topic_name, kafka_bootstrap):
     topic, broker = topic_name("gone"), make_broker()
     broker.ensure([TopicSpec(topic, 1)], create=True)
@@ -332,6 +311,7 @@ def test_processes_that_start_together_may_probe_together(make_broker, topic_nam
             list(pool.map(lambda broker: broker.probe(group), brokers))
 
 
+@pytest.mark.fault("topics configured wrongly", "on Apache Kafka: every one a command to run")
 def test_every_wrong_setting_is_a_command_to_run(make_broker, topic_name, kafka_bootstrap):
     one, two, three = topic_name("one"), topic_name("two"), topic_name("three")
     broker = make_broker()
@@ -377,6 +357,7 @@ def test_a_topic_that_does_not_exist_is_named_at_once(make_broker, topic_name):
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.fault("a broker that dies or is away", "an address where nobody is: said within seconds")
 def test_a_broker_that_is_away_is_reported_within_seconds(open_broker):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -387,6 +368,9 @@ def test_a_broker_that_is_away_is_reported_within_seconds(open_broker):
         assert time.monotonic() - started < 4
 
 
+@pytest.mark.fault(
+    "a broker that dies or is away", "Apache Kafka killed before and in the middle of a commit", tried=2
+)
 def test_a_killed_broker_loses_and_repeats_nothing(kafka_node: KafkaNode, open_broker, topic_name):
     """Forward records through two deaths of the broker: before a commit, and in the middle of one."""
     topic, out, group, writer = topic_name("in"), topic_name("out"), topic_name("g"), topic_name("w")

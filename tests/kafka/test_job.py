@@ -17,6 +17,7 @@ def world(tmp_path, kafka_bootstrap, request):
     made.close()
 
 
+@pytest.mark.fault("a broker that dies or is away", "a service whose Apache Kafka ends and comes back")
 def test_the_broker_goes_away_and_comes_back(tmp_path, kafka_node):
     world = make(tmp_path, kafka_node.bootstrap)
     try:
@@ -40,6 +41,7 @@ def test_the_broker_goes_away_and_comes_back(tmp_path, kafka_node):
         world.close()
 
 
+@pytest.mark.fault("a broker that dies or is away", "a service that starts before its Apache Kafka")
 def test_a_service_that_starts_before_its_broker_waits_for_it(tmp_path, kafka_node):
     world = make(tmp_path, kafka_node.bootstrap)
     try:
@@ -81,6 +83,10 @@ def test_two_scorers_and_a_learner_do_the_whole_job(world):
         check_snapshots(world, name, fold)
 
 
+@pytest.mark.fault(
+    "kills in the middle of commits",
+    "processes killed at any moment, on Apache Kafka; nothing lost or doubled",
+)
 def test_kills_in_the_middle_lose_and_double_nothing(world):
     for name, role in (("learner", "learner"), ("one", "scorer"), ("two", "scorer")):
         world.start(name, role)
@@ -103,6 +109,7 @@ def test_kills_in_the_middle_lose_and_double_nothing(world):
         check_snapshots(world, name, fold)
 
 
+@pytest.mark.fault("a transaction that is aborted or left open", "by another client, on Apache Kafka")
 def test_requests_behind_somebody_elses_open_transaction_are_not_lost(world):
     """Until a dead writer's transaction times out, requests are hidden although their tallies are not."""
     from kafka import KafkaProducer

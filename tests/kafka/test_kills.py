@@ -36,7 +36,11 @@ def kill_broker(world, node, name, step):
     node.start()
 
 
-def test_kills_of_everybody_and_of_the_broker_lose_and_double_nothing(tmp_path, kafka_node):
+@pytest.mark.fault(
+    "kills in the middle of commits",
+    "processes killed at every step, and the broker too, on Apache Kafka; nothing lost or doubled",
+)
+def test_kills_of_everybody_and_of_the_broker_lose_and_double_nothing(tmp_path, kafka_node, tried):
     world = make(
         tmp_path,
         kafka_node.bootstrap,
@@ -53,12 +57,18 @@ def test_kills_of_everybody_and_of_the_broker_lose_and_double_nothing(tmp_path, 
             for name, step in (("one", "before"), ("learner", "written"), ("two", "written"))
         }
         died = campaign.run(world, KILLS, KAFKA, broker, reached_s=8)
+        tried(KILLS)
         assert died["missed"] <= KILLS / 6, died
         campaign.finish(world)
     finally:
         world.close()
 
 
+@pytest.mark.fault(
+    "checks that notice nothing",
+    "commits in a naive order of writes, killed in between, on Apache Kafka, which the campaigns' checks must find",
+    tried=2,
+)
 @pytest.mark.parametrize(
     ("naive", "order", "promise"),
     [

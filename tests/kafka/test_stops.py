@@ -42,6 +42,10 @@ def stop_with_open_requests(world, name):
     raise AssertionError("no commit with requests")
 
 
+@pytest.mark.fault(
+    "a scorer or a learner that stands still",
+    "stopped inside a transaction with requests, the learner killed, the last answer delivered again, on Apache Kafka; learned in under 1 s",
+)
 def test_a_scorer_stopped_inside_its_transaction_hides_later_requests_but_delays_no_label(world):
     """The learner is killed meanwhile, and the last answer comes again.
 
@@ -72,15 +76,27 @@ def test_a_scorer_stopped_inside_its_transaction_hides_later_requests_but_delays
     campaign.finish(world)
 
 
+@pytest.mark.fault(
+    "a scorer or a learner that stands still",
+    "the learner killed meanwhile, the last answer delivered again, on Apache Kafka",
+)
 def test_a_scorer_that_stands_still_does_not_keep_the_learner_from_learning(world):
     took = scenarios.learning_goes_on_beside_a_scorer_that_stands_still(world)
     assert took < SESSION_S + SLACK_S, took
 
 
+@pytest.mark.fault(
+    "a scorer or a learner that stands still",
+    "woken after its session with a commit to write, which is refused, on Apache Kafka",
+)
 def test_a_scorer_stopped_past_its_session_writes_nothing_late(world):
     scenarios.the_late_write_is_refused(world)
 
 
+@pytest.mark.fault(
+    "a scorer or a learner that stands still",
+    "the owner stopped, the standby takes over, the woken one ends, on Apache Kafka",
+)
 def test_a_standby_takes_over_from_a_learner_that_stands_still_and_this_one_ends_when_it_wakes(world):
     took = scenarios.a_standby_takes_over(world)
     assert took < SESSION_S + SLACK_S, took

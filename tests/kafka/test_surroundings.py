@@ -60,6 +60,18 @@ def cabled_node(cable):
     node.close()
 
 
+@pytest.mark.fault(
+    "a network that is cut or swallows everything",
+    "a proxy between processes in the middle of commits and Apache Kafka, for longer than a session",
+)
+@pytest.mark.fault(
+    "topics that grow while they are used",
+    "partitions added to what the learner reads, with kills, on Apache Kafka",
+)
+@pytest.mark.fault(
+    "records deleted before they were read",
+    "as retention does, on Apache Kafka: ends with what to do, skips nothing",
+)
 @pytest.mark.parametrize(("trouble", "step"), [("cut", "before"), ("hang", "before"), ("hang", "written")])
 def test_a_network_that_fails_for_longer_than_a_session_loses_and_doubles_nothing(
     tmp_path, cabled_node, cable, trouble, step
@@ -88,6 +100,7 @@ def test_a_network_that_fails_for_longer_than_a_session_loses_and_doubles_nothin
 # --- topics that grow ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("topics that grow while they are used", "partitions added to `samples`, on Apache Kafka")
 def test_samples_in_partitions_that_are_added_are_decided_from_their_beginning(world, admin):
     campaign.begin(world)
     world.until(lambda: world.learned() > 0)
@@ -126,6 +139,10 @@ def forget(admin, world, topic):
     admin.delete_records({KafkaPartition(topic, p): end for p, end in world.broker.ends(topic).items()})
 
 
+@pytest.mark.fault(
+    "records deleted before they were read",
+    "as retention does, on Apache Kafka: ends with what to do, skips nothing",
+)
 def test_samples_deleted_before_they_were_decided_stop_the_scorer_with_what_to_do(world, admin):
     at_rest(world)
     decided = world.decided()

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from stream_al.codec import answer_bytes, decode_ledger, encode
+from stream_al.config import load
 from stream_al.core.messages import Answer, Correction, Learned, Rebuild, timestamp
 from stream_al.core.model import Model
 from stream_al.service.follower import Follower
+from stream_al.service.loop import Service, topic_specs
 from stream_al.service.snapshot import Snapshots
+from stream_al.simulate import VirtualClock
+from stream_al.transport.embedded import EmbeddedBroker
 from stream_al.transport.port import Output, TopicPartition
 from tests.folding import folded
 from tests.lockstep import Lockstep
+
+pytestmark = pytest.mark.fault(
+    "answers late, twice, changed, withdrawn, for nobody",
+    "a rebuild with corrections: all replicas, restarts in the middle",
+)
 
 BATCH = [{"x": x / 3, "y": -x / 5, "where": "a"} for x in range(-9, 10)]
 
@@ -176,3 +186,57 @@ def test_a_rebuild_of_a_label_that_cannot_be_learned_is_counted():
     ask(run, 0, "two")
     run._turn("learner")
     assert run.learner.follower.fold.errors == {"UnknownClass": 1}
+
+
+def test_a_scorer_that_is_given_partitions_in_a_rebuild_answers_its_group_meanwhile(monkeypatch):
+    """Its lease would run out, and others take what it is about to decide."""
+    monkeypatch.setattr("stream_al.service.follower.AGAIN_AT_ONCE", 20)
+    clock = VirtualClock()
+    settings = load(None, ["broker.partitions=2", "samples.start=earliest", "state_dir=null"], environ={})
+    broker = EmbeddedBroker(":memory:", clock=clock.seconds)
+    broker.ensure(topic_specs(settings), create=True)
+    learner, one, two = (
+        Service(broker, settings, role, clock=clock, slot=slot)
+        for role, slot in (("learner", ""), ("scorer", "one"), ("scorer", "two"))
+    )
+
+    def turns(*services):
+        for _ in range(4):
+            for service in services:
+                service.turn()
+                if service.scorer is not None:
+                    service.scorer.drain()
+
+    def feed(n):
+        lines = [b'{"id": "s-%d", "features": {"x": %d}}' % (i, i % 5) for i in range(n)]
+        broker.append([Output("samples", line, partition=i % 2) for i, line in enumerate(lines)])
+
+    learner.turn()
+    feed(800)
+    turns(one, learner)
+    one.abandon()
+    one.scorer._joined()  # a member that was given nothing yet
+    genesis = learner.follower.fold.genesis
+    asked = Rebuild("one", genesis.ledger_id, 0, timestamp(clock.ms))
+    broker.append([Output("reports", encode(asked), partition=0)])
+    turns(learner)
+    again, pieces = one.follower._advance_again, []
+
+    def slowly(*args):
+        clock.ms += 10_000
+        turns(two)  # takes whatever is nobody's
+        pieces.append(len(two.scorer.machine.partitions))
+        return again(*args)
+
+    one.follower._advance_again = slowly
+    with capture_logs() as logs:
+        one.turn()
+        assert len(pieces) > 4, "longer than a session"
+        assert max(pieces) == 1, "the other takes its share only"
+        feed(200)
+        turns(one, two)
+    assert not [line for line in logs if "refused" in line["event"]]
+    assert [len(each.scorer.machine.partitions) for each in (one, two)] == [1, 1]
+    assert one.scorer.outcomes.total() + two.scorer.outcomes.total() == 1_000
+    for service in (one, two, learner):
+        service.close()

@@ -161,6 +161,37 @@ def test_buckets_close_although_a_scorers_clock_is_ahead():
         one.close()
 
 
+@pytest.mark.parametrize("positions", ["gone", "set back, not as far as the ledger"])
+def test_a_scorer_without_its_positions_begins_after_all_that_was_told_to_the_learner(positions):
+    """The open bucket is not in the ledger yet: a tally that begins inside it could only be dropped whole."""
+    clock = VirtualClock()
+    broker, learner = served(clock, "ledger.bucket_s=1000", role="learner")
+    scorer = Service(broker, settings(), "scorer", clock=clock)
+    turns(learner)
+
+    def decide(n):
+        feed(broker, n)
+        for _ in range(3):
+            scorer.turn()
+            scorer.scorer.drain()
+            learner.turn()
+
+    decide(60)
+    decide(30)
+    assert learner.follower.fold.ends == {0: 60}, "the second tally waits in an open bucket"
+    change = "DELETE FROM position" if positions == "gone" else "UPDATE position SET offset = 75, state = ''"
+    broker._log.db.execute(f"{change} WHERE grp LIKE '%-scorer'")
+    scorer.abandon()
+    decide(20)
+    learner.learner.flush()
+    turns(learner)
+    everything = learner.follower.fold.accuracy.everything
+    assert everything.sums.samples + everything.sums.invalid == 110
+    assert scorer.scorer.outcomes.total() == 110, "none is decided twice"
+    for one in (scorer, learner):
+        one.close()
+
+
 def test_one_underscore_in_an_environment_name_is_not_ignored():
     with pytest.raises(ConfigError, match="STREAM_AL_BROKER__URL"):
         load(None, [], environ={"STREAM_AL_BROKER_URL": "kafka://somewhere:9092"})

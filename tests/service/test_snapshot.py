@@ -176,3 +176,13 @@ def test_what_a_killed_process_left_half_written_goes_at_a_later_start(tmp_path)
     Snapshots(tmp_path)
     assert not old.exists()
     assert new.exists(), "another process may be writing it"
+
+
+def test_it_tells_what_a_start_without_it_would_take(run, saved):
+    half = Follower(run.broker, "ledger", Snapshots(saved))
+    before = half.replay_s
+    assert before > 0
+    half.catch_up(half.end())
+    assert half.replay_s > before
+    half.save()
+    assert Follower(run.broker, "ledger", Snapshots(saved)).replay_s == half.replay_s

@@ -15,6 +15,11 @@ from stream_al.transport.embedded import EmbeddedBroker
 from stream_al.transport.port import Output, TopicPartition
 from tests.lockstep import PassingMember
 
+pytestmark = pytest.mark.fault(
+    "a client that gets nothing",
+    "members and readers that return nothing for a minute: joined anew, then the process ends",
+)
+
 SAMPLES = TopicPartition("samples", 0)
 
 

@@ -551,6 +551,9 @@ class TransportContract:
         poll_until(lambda: len(staying.unsaved.get(tp, [])) == 2, staying)
         staying.close()
 
+    @pytest.mark.fault(
+        "members that join, sleep and leave", "records forwarded once meanwhile: the contract of both brokers"
+    )
     def test_every_record_is_forwarded_once_while_members_come_and_go(
         self, make_broker: MakeBroker, topic_name: TopicName
     ):
@@ -578,6 +581,10 @@ class TransportContract:
         for seat in seats:
             seat.close()
 
+    @pytest.mark.fault(
+        "a commit with a right that is over",
+        "zombies, members that return, writers taken over: the contract of both brokers",
+    )
     def test_a_zombie_writes_nothing(self, make_broker: MakeBroker, topic_name: TopicName, session_s: float):
         topic, out, group, broker = topic_name("in"), topic_name("out"), topic_name("g"), make_broker()
         broker.ensure([TopicSpec(topic, 2), TopicSpec(out, 1)], create=True)
@@ -600,6 +607,10 @@ class TransportContract:
         heir.close()
         zombie.close()
 
+    @pytest.mark.fault(
+        "a commit with a right that is over",
+        "zombies, members that return, writers taken over: the contract of both brokers",
+    )
     def test_an_expired_member_that_returns_is_told_what_it_lost(
         self, make_broker: MakeBroker, topic_name: TopicName, session_s: float
     ):
@@ -616,6 +627,10 @@ class TransportContract:
         sleeper.close()
         heir.close()
 
+    @pytest.mark.fault(
+        "a commit with a right that is over",
+        "zombies, members that return, writers taken over: the contract of both brokers",
+    )
     def test_the_right_to_write_passes_to_the_last_who_took_it(
         self, make_broker: MakeBroker, topic_name: TopicName
     ):

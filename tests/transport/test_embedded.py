@@ -781,3 +781,22 @@ def test_the_file_shrinks_after_retention(broker, clock, path):
     broker.maintain()
     assert os.path.getsize(path) < full / 3
     assert broker._log.db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_the_log_is_its_owner_s_alone_and_a_mode_that_somebody_gave_stays(tmp_path):
+    path = tmp_path / "made" / "too" / "log.db"
+    before = os.umask(0)
+    try:
+        with EmbeddedBroker(str(path)) as broker:
+            broker.ensure([TopicSpec("t", 1)], create=True)
+            broker.append([Output("t", b"secret")])
+            files = sorted(path.parent.iterdir())
+            assert [file.name for file in files] == ["log.db", "log.db-shm", "log.db-wal"]
+            assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+            assert {folder.stat().st_mode & 0o777 for folder in path.parents[:2]} == {0o700}
+        path.chmod(0o660)
+        with EmbeddedBroker(str(path)) as broker:
+            broker.append([Output("t", b"shared")])
+            assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o660}
+    finally:
+        os.umask(before)

@@ -18,10 +18,12 @@ from stream_al.core.messages import (
     Grant,
     LabelRequest,
     Learned,
+    Probe,
     Rebuild,
     Skipped,
     Spent,
     Tally,
+    Unsolicited,
     milliseconds,
 )
 from stream_al.service.learning import wanted_budget
@@ -197,8 +199,8 @@ def check_closed_once_and_answered(s: Seen) -> None:
 def check_corrections_follow_what_they_correct(s: Seen) -> None:
     """Each changes what was learned or corrected before it, and no other answer of its kind is lost."""
     now, places = {}, set()
-    for r in s.of(Learned, Correction):
-        if isinstance(r, Learned):
+    for r in s.of(Learned, Unsolicited, Correction):
+        if isinstance(r, Learned | Unsolicited):
             now.setdefault(r.answer, r.label)
             continue
         assert r.answer not in places, f"{r.answer} corrects twice"
@@ -276,6 +278,15 @@ def check_memory(s: Seen) -> None:
             assert not machine.by_id
             assert not machine.waiting
             assert not p.service.learner.answers
+
+
+def check_what_nobody_asked_for(s: Seen) -> None:
+    """It is learned, once, where that is wanted, and is in no estimate."""
+    found = [r.id for r in s.of(Unsolicited)]
+    wanted = s.u.settings.labels.unsolicited == "train"
+    assert sorted(found) == (sorted(s.u.unasked) if wanted else [])
+    without = [(offset, r) for offset, r in s.ledger if not isinstance(r, Unsolicited | Probe)]
+    assert folded(without).accuracy.window(None) == folded(s.ledger).accuracy.window(None)
 
 
 CHECKS = [value for name, value in sorted(globals().items()) if name.startswith("check_")]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.universe.checks import check
-from tests.universe.world import Universe
+from tests.universe.world import FAULTS, Universe
 
 SEEDS, BLOCK = 500, 25
 
 
 @pytest.mark.fault(
     "everything at once: kills, lost acknowledgements, rebalances, spoiled snapshots, lost state, odd records and clocks",
-    "simulated universes with production code, each with its own mix of 23 faults",
+    f"simulated universes with production code, each with its own mix of {len(FAULTS)} faults",
     tried=BLOCK,
 )
 @pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))

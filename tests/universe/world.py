@@ -45,7 +45,7 @@ FAULTS = (
     "crash_before", "crash_after", "lost_ack", "away", "kill", "stop", "spoil_snapshot", "delete_state", "lose_state",
     "malformed", "duplicate_id", "answer_twice", "answer_unknown", "contradict", "never", "early", "odd_label",
     "clock_jump", "other_type", "odd_answer", "withdraw", "stranger", "sleep",
-    "correct", "rebuild",
+    "correct", "rebuild", "grow", "unasked",
 )  # fmt: skip
 SESSION_S = 15.0
 PROBE_EVERY = 10  # labels; a universe has few
@@ -78,7 +78,7 @@ class Drawn:
             f"ledger.bucket_s={rng.choice([0.5, 5, 20])}", f"scorer.commit_samples={rng.choice([7, 50, 2000])}",
             f"budget.fraction={rng.choice([0.05, 0.2, 0.5])}", f"labels.wait_unknown_s={rng.choice([20, 200])}",
             f"labels.ttl_s={rng.choice([200, 3000])}", f"seed={rng.randrange(1000)}",
-            f"learner.commit_labels={rng.choice([1, 500])}",
+            f"learner.commit_labels={rng.choice([1, 500])}", f"labels.unsolicited={rng.choice(['reject', 'train'])}",
         ]  # fmt: skip
         if caps in ("per_hour", "both"):
             sets.append(f"budget.per_hour={rng.choice([5, 40])}")
@@ -186,6 +186,7 @@ class Universe:
             str, list[tuple[int, Answer]]
         ] = {}  # request_id -> (when, what) of every honest answer
         self.early: dict[str, list[int]] = {}  # id -> when it was labelled without being asked
+        self.unasked: set[str] = set()  # ids that were labelled, with features, and are in no stream
         self.withdrawn: set[str] = set()
         self.events: dict[str, int] = {}
 
@@ -298,6 +299,14 @@ class Universe:
                 [b"", b"{", b'{"id": 3}', b'{"id": "s-1", "label": 1.5}', b'{"id": "s-1", "label": null}']
             )
             outputs.append(Output("labels", odd))
+        if self.happens("unasked"):
+            name = f"u-{self.rng.randrange(20)}"
+            self.unasked.add(name)
+            features = {"x": self.rng.gauss(0, 1), "y": self.rng.gauss(0, 1)}
+            outputs += [
+                Output("labels", value)
+                for value in answer_bytes([Answer(name, self.rng.choice(["up", "down"]), features=features)])
+            ] * self.rng.choice([1, 2])
         if self.happens("early"):  # labels for samples that may still be asked about
             for number in range(max(0, self.sent - 10), self.sent):
                 name = f"s-{number}"
@@ -363,6 +372,14 @@ class Universe:
             self._lose_state()
         if self.happens("rebuild"):
             self._rebuild()
+        if self.happens("grow"):
+            topic, most = self.rng.choice(["reports", "reports", "labels", "labels-requested"]), 4
+            before = self.broker.partitions(topic)
+            self.broker.grow(topic, self.rng.randrange(before, most + 1))
+            if topic == "labels-requested":
+                self.reading.seek(
+                    {TopicPartition(topic, p): 0 for p in range(before, self.broker.partitions(topic))}
+                )
         if self.happens("stranger"):
             values = (b"", b"{}", b"nonsense", b'{"kind":"tally"}', b'{"meta": 5}')
             topic = self.rng.choice(["reports", "labels-requested"])

@@ -148,6 +148,7 @@ def test_so_is_the_answer_to_an_error_of_ours(server, get, monkeypatch):
     assert secure(answer)
 
 
+@pytest.mark.fault("hostile HTTP clients", "bodies, headers, rates and connections without an end")
 def test_so_is_the_answer_to_what_is_no_http(server):
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
         client.sendall(b"\x16\x03\x01 no http\r\n\r\n")
@@ -159,6 +160,7 @@ def test_so_is_the_answer_to_what_is_no_http(server):
 # --- limits ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("hostile HTTP clients", "bodies, headers, rates and connections without an end")
 def test_a_large_body_is_refused_before_it_is_read(server, get):
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
         client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (MOST_BODY + 1))
@@ -170,6 +172,7 @@ def test_a_large_body_is_refused_before_it_is_read(server, get):
     assert endless.status_code == 405, "a body that nobody reads is not read"
 
 
+@pytest.mark.fault("hostile HTTP clients", "bodies, headers, rates and connections without an end")
 def test_a_body_of_no_stated_length_ends_at_the_limit():
     received = iter([{"type": "http.request", "body": b"x" * 40_000, "more_body": True}] * 2)
 
@@ -184,6 +187,7 @@ def test_a_body_of_no_stated_length_ends_at_the_limit():
     asyncio.run(Limits(reads)(scope, receive, None))
 
 
+@pytest.mark.fault("hostile HTTP clients", "bodies, headers, rates and connections without an end")
 def test_headers_without_an_end_are_refused(server):
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
         with contextlib.suppress(OSError):
@@ -193,6 +197,7 @@ def test_headers_without_an_end_are_refused(server):
             assert client.recv(4096).startswith(b"HTTP/1.1 4")
 
 
+@pytest.mark.fault("hostile HTTP clients", "bodies, headers, rates and connections without an end")
 def test_a_client_that_asks_too_often_is_told_so_but_may_ask_whether_all_is_well(get, monkeypatch):
     monkeypatch.setattr("stream_al.web.limits.BURST", 10.0)
     monkeypatch.setattr("stream_al.web.limits.RATE_PER_S", 0.001)
@@ -203,6 +208,7 @@ def test_a_client_that_asks_too_often_is_told_so_but_may_ask_whether_all_is_well
     assert [get("/healthz").status_code for _ in range(20)] == [200] * 20
 
 
+@pytest.mark.fault("hostile HTTP clients", "bodies, headers, rates and connections without an end")
 def test_rates_are_each_client_s_own_and_remembered_for_a_bounded_number():
     clock = Clock()
     rates = Rates(clock)
@@ -215,6 +221,7 @@ def test_rates_are_each_client_s_own_and_remembered_for_a_bounded_number():
     assert len(rates._left) <= MOST_CLIENTS
 
 
+@pytest.mark.fault("hostile HTTP clients", "bodies, headers, rates and connections without an end")
 def test_connections_that_ask_nothing_do_not_keep_others_out(server, get, monkeypatch):
     monkeypatch.setattr("stream_al.web.limits.FIRST_REQUEST_S", 0.3)
     monkeypatch.setattr("stream_al.web.limits.MOST_CONNECTIONS", 20)
@@ -264,6 +271,7 @@ def test_stopping_frees_the_port_and_ends_the_thread():
         assert httpx.get(f"{again.url}/healthz").status_code == 200
 
 
+@pytest.mark.fault("hostile HTTP clients", "bodies, headers, rates and connections without an end")
 def test_a_client_that_hangs_does_not_hold_the_end_up():
     server = HttpServer("127.0.0.1", 0).start()
     with socket.create_connection(("127.0.0.1", server.port)) as client:
