@@ -37,7 +37,7 @@ from stream_al.core.budget import Decisions
 from stream_al.core.fold import Scores
 from stream_al.core.labels import same
 from stream_al.core.messages import LabelRequest, Sample
-from stream_al.simulate import BLOCK, Annotator, Simulation
+from stream_al.simulate import BLOCK, Annotator, Oracle, Simulation
 from stream_al.transport.port import Output
 
 FRACTION = 0.05
@@ -67,7 +67,7 @@ class Forgetful(Annotator):
 
     def turn(self, seen: int) -> None:
         super().turn(seen)
-        self.due = [(at, request) for at, request in self.due if not self._lost(request)]
+        self.due = [one for one in self.due if not self._lost(one[1])]
 
     def _lost(self, request: LabelRequest) -> bool:
         rate = LOST_HARD if request.query.utility > 0.5 else LOST_EASY
@@ -84,7 +84,7 @@ class Measured(Simulation):
         self.correct = np.zeros(len(named), dtype=bool)
         super().__init__(settings, [row for _, row in named], delay=delay, **more)
         if forgetful:
-            self.annotator = Forgetful(self.broker, settings, self.truth, max(delay, 1))
+            self.annotator = Forgetful(self.broker, settings, self.truth, Oracle(max(delay, 1)))
 
     def _feed(self) -> int:
         outputs = []
@@ -112,7 +112,7 @@ class Measured(Simulation):
         """Let the labels come that will come; requests that are lost stay open."""
         assert self.service.scorer is not None
         assert self.service.learner is not None
-        for turn in range(1, REST_TURNS + self.annotator.delay // self.block + 1):
+        for turn in range(1, REST_TURNS + self.annotator.oracle.delay // self.block + 1):
             self.clock.ms += round(self.block * 1000 / self.samples_per_s)
             self.service.turn()
             self.service.scorer.drain()

@@ -22,7 +22,6 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -36,6 +35,7 @@ from stream_al import logs
 from stream_al.config import DEFAULT_SPEC, STRATEGIES, ConfigError
 from stream_al.core.model_spec import ModelSpecError, build
 from stream_al.simulate import Simulation
+from stream_al.whatif.summary import labels_needed
 
 SGD = {"river.optim.SGD": {"lr": 0.1}}
 MODELS: dict[str, list[Any]] = {
@@ -131,27 +131,6 @@ def service(
     ]  # fmt: skip
     results = Cache.of("service").each(run, tasks, options.jobs, version=version())
     return Runs([{**task, **result} for task, result in zip(tasks, results, strict=True)])
-
-
-def labels_needed(curve: Sequence[tuple[float, float]], accuracy: float) -> tuple[float, str]:
-    """Return how many labels reach an accuracy, and ``>`` or ``<`` where that is only a bound.
-
-    Between two points of the curve it is read off on a logarithmic scale of labels; a dip of the curve counts as
-    flat.
-
-    >>> labels_needed([(10, 0.5), (1000, 0.7)], 0.6)
-    (100.0, '')
-    >>> labels_needed([(10, 0.5), (1000, 0.7)], 0.8)
-    (1000, '>')
-    """
-    highest = [(labels, max(a for _, a in curve[: i + 1])) for i, (labels, _) in enumerate(curve)]
-    if accuracy <= highest[0][1]:
-        return highest[0][0], "<"
-    for (before, low), (after, high) in pairwise(highest):
-        if low < accuracy <= high:
-            share = (accuracy - low) / (high - low)
-            return math.exp(math.log(before) + share * math.log(after / before)), ""
-    return highest[-1][0], ">"
 
 
 def at(results: Sequence[Result], samples: int) -> list[Result]:

@@ -16,7 +16,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,12 @@ from _harness import Bars, Result, mean, paired, parse, parser, table
 from cooperative import interval
 from estimation import settings_of
 from label_efficiency import BLOCK, MODELS
-from streams import Row, available, coin_seed, stream
+from streams import available, coin_seed, stream
 
 from stream_al import logs
 from stream_al.models import MaskedAutoencoder
 from stream_al.simulate import Simulation
+from stream_al.whatif.synthetic import redundant
 
 STEP = "stream_al.models.MaskedAutoencoder"
 BUDGET = 0.05
@@ -36,19 +36,6 @@ REDUNDANT = "redundant"
 REDUNDANT_COINS = 99  # its coins, as the other streams have theirs by their place
 COMPARED = ("default", "bayesian", "lr")
 WORST, SLOWEST_US = -0.03, 4.0
-
-
-@lru_cache(maxsize=2)
-def redundant(n: int, seed: int) -> list[Row]:
-    """Return n samples of forty columns tanh(A u) + noise; the class is the largest of the four hidden u."""
-    rng = np.random.default_rng(seed)
-    mixing = rng.normal(size=(4, 40)) / 2
-    hidden = rng.normal(size=(n, 4))
-    columns = np.tanh(hidden @ mixing) + rng.normal(size=(n, 40))
-    return [
-        ({f"x{j}": value for j, value in enumerate(x)}, f"u{u}")
-        for x, u in zip(columns.tolist(), hidden.argmax(axis=1).tolist(), strict=True)
-    ]
 
 
 def run(model: str, stream_name: str, seed: int, n: int, *, represented: bool) -> Result:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -71,16 +74,84 @@ class Progress:
     true_rmse: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Oracle:
+    """How the simulated people answer.
+
+    Every request goes to all ``annotators``; the majority of those who answer decides, the first of them where it is a
+    tie, and the answer is there when the last of them has answered. What they do follows from the seed and the
+    request, whatever else happens.
+
+    Parameters
+    ----------
+    delay
+        How many samples later an annotator answers: exactly, or on average where the distribution is exponential.
+    noise
+        Share of an annotator's answers that name another of the ``classes``, each as often; in [0, 1).
+    silence
+        Share of the requests that an annotator never answers, in [0, 1).
+    classes
+        All there are; only wrong answers need them.
+    """
+
+    delay: int = 0
+    distribution: Literal["constant", "exponential"] = "constant"
+    noise: float = 0.0
+    silence: float = 0.0
+    annotators: int = 1
+    classes: tuple[Value, ...] = ()
+
+    def answer(self, key: str, truth: Value) -> tuple[int, Value, int] | None:
+        """Return after how many samples the answer comes, the answer, and how many people gave one; None: never.
+
+        ``key``, the seed and the request, decides everything that is drawn.
+
+        >>> Oracle(delay=30).answer("1 0-7", "fraud")
+        (30, 'fraud', 1)
+        """
+        draw = random.Random(key)  # noqa: S311  simulated people are no secret
+        given = [
+            (self._wait(draw), self._said(draw, truth))
+            for _ in range(self.annotators)
+            if draw.random() >= self.silence
+        ]
+        if not given:
+            return None
+        votes = Counter((type(label), label) for _, label in given)  # the first of equals comes first
+        return max(wait for wait, _ in given), votes.most_common(1)[0][0][1], len(given)
+
+    def _wait(self, draw: random.Random) -> int:
+        if self.distribution == "constant" or not self.delay:
+            return self.delay
+        return round(draw.expovariate(1 / self.delay))
+
+    def _said(self, draw: random.Random, truth: Value) -> Value:
+        if draw.random() >= self.noise:
+            return truth
+        others = [label for label in self.classes if not same(label, truth)]
+        return draw.choice(others) if others else truth
+
+
 @dataclass(slots=True)
 class Annotator:
-    """A simulated oracle that answers each request ``delay`` samples after it was made."""
+    """The simulated people at work.
+
+    Attributes
+    ----------
+    answered, silent
+        Requests that were answered, and that never will be.
+    given
+        Answers that people gave; more than one a request where there are more people.
+    """
 
     broker: Broker
     settings: Settings
     truth: dict[str, Value]
-    delay: int
-    due: list[tuple[int, LabelRequest]] = field(default_factory=list)
+    oracle: Oracle
+    due: list[tuple[int, LabelRequest, Value]] = field(default_factory=list)
     answered: int = 0
+    silent: int = 0
+    given: int = 0
     _reader: Reader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,13 +165,11 @@ class Annotator:
             for record in batch:
                 request = decode_request(record)
                 if isinstance(request, LabelRequest):
-                    self.due.append((seen + self.delay, request))
-        ready = [r for at, r in self.due if at <= seen]
-        self.due = [(at, r) for at, r in self.due if at > seen]
+                    self._take(seen, request)
+        ready = [(r, label) for at, r, label in self.due if at <= seen]
+        self.due = [one for one in self.due if one[0] > seen]
         if ready:
-            answers = [
-                Answer(r.id, self.truth[r.id], request_id=r.request_id, annotator="simulated") for r in ready
-            ]
+            answers = [Answer(r.id, v, request_id=r.request_id, annotator="simulated") for r, v in ready]
             topic = self.settings.topics.labels
             self.broker.append(
                 [
@@ -109,6 +178,16 @@ class Annotator:
                 ]
             )
             self.answered += len(answers)
+
+    def _take(self, seen: int, request: LabelRequest) -> None:
+        key = f"{self.settings.seed} {request.request_id}"
+        answer = self.oracle.answer(key, self.truth[request.id])
+        if answer is None:
+            self.silent += 1
+            return
+        wait, label, given = answer
+        self.given += given
+        self.due.append((seen + wait, request, label))
 
 
 class Simulation(Closeable):
@@ -121,13 +200,15 @@ class Simulation(Closeable):
     stream
         Features and label of each sample, in order.
     delay
-        How many samples later a request is answered.
+        How many samples later a request is answered; ``oracle`` says more.
     path
         File of the embedded log, or ``:memory:``.
     samples_per_s
         How fast virtual time goes by.
     route
         The partition of the n-th sample; None: one after the other.
+    oracle
+        How the people answer; None: always, rightly, after ``delay``.
     """
 
     def __init__(
@@ -139,6 +220,7 @@ class Simulation(Closeable):
         path: str = ":memory:",
         samples_per_s: float = SAMPLES_PER_S,
         route: Callable[[int], int | None] = lambda _: None,
+        oracle: Oracle | None = None,
     ) -> None:
         self.settings, self.stream = settings, iter(stream)
         self.samples_per_s, self.route = samples_per_s, route
@@ -148,7 +230,7 @@ class Simulation(Closeable):
         self.broker.ensure(topic_specs(settings), create=True)
         self.service = Service(self.broker, settings, "all", clock=self.clock, slot="simulation")
         self.truth: dict[str, Value] = {}
-        self.annotator = Annotator(self.broker, settings, self.truth, delay)
+        self.annotator = Annotator(self.broker, settings, self.truth, oracle or Oracle(delay))
         self.samples = self.right = self.predicted = 0
         self.off = self.off_squared = 0.0
         self._encode = msgspec.json.Encoder().encode
@@ -221,7 +303,12 @@ class Simulation(Closeable):
             self.service.scorer.drain()
             self.annotator.turn(seen)
             machine = self.service.learner.machine
-            busy = handled or self.annotator.due or machine is None or machine.pending
+            busy = (
+                handled
+                or self.annotator.due
+                or machine is None
+                or len(machine.pending) > self.annotator.silent
+            )
             idle = 0 if busy else idle + 1
             if idle >= IDLE_TURNS:
                 break

@@ -45,6 +45,7 @@ LAYERS = (
         "logs",
         "scan",
         "status*",
+        "whatif",
         "wording",
     ),
     ("cli", "__main__"),

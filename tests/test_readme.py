@@ -71,7 +71,7 @@ def run(arguments, where):
 
 
 def test_the_commands_work_in_their_order(place):
-    rest = [c for c in commands() if c[0] not in {"run", "demo"}]
+    rest = [c for c in commands() if c[0] not in {"run", "demo", "simulate"}]
     assert [c[0] for c in rest] == ["check", "send", "tap", "send", "status", "inspect"]
     service = subprocess.Popen(
         [sys.executable, "-m", "stream_al", "run"],
@@ -100,6 +100,17 @@ def test_the_commands_work_in_their_order(place):
     finally:
         service.terminate()
         assert service.wait(20) == 0
+
+
+def test_what_if_is_written_where_it_says(tmp_path):
+    rows = "".join(f"{i % 13},{i % 7},{'bill' if i % 13 > 6 else 'login'}\n" for i in range(120))
+    (tmp_path / "tickets.csv").write_text(f"words,links,topic\n{rows}")
+    [command] = [c for c in commands() if c[0] == "simulate"]
+    done = run(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {"report.html", "results.csv", "config.yaml"} <= {
+        p.name for p in (tmp_path / "simulation").iterdir()
+    }
 
 
 def test_roles_and_addresses_of_the_kafka_part_exist():

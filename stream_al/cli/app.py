@@ -19,6 +19,7 @@ from stream_al.cli import (
     rebuilding,
     running,
     sending,
+    simulating,
     tapping,
 )
 from stream_al.cli.outcome import Verb, Verbs
@@ -61,6 +62,7 @@ def _add(to: typer.Typer, verb: Callable[..., Any], examples: str, name: str | N
 
 _add(app, running.run, running.RUN_EXAMPLES)
 _add(app, demo.demo, demo.DEMO_EXAMPLES)
+_add(app, simulating.simulate, simulating.SIMULATE_EXAMPLES)
 _add(app, checking.check, checking.CHECK_EXAMPLES)
 _add(app, sending.send, sending.SEND_EXAMPLES)
 _add(app, tapping.tap, tapping.TAP_EXAMPLES)

@@ -84,6 +84,7 @@ def explained(error: Exception) -> tuple[int, str] | None:
     from stream_al.core.strategies import UnknownStrategyError
     from stream_al.transport.embedded_file import LogFileError
     from stream_al.transport.port import Fenced, PositionGone, TopicError, TransportError, Unavailable
+    from stream_al.whatif.reading import DataError
 
     text = str(error)
     if isinstance(error, ConfigError | TopicError | LogFileError):
@@ -100,7 +101,7 @@ def explained(error: Exception) -> tuple[int, str] | None:
         return FAILURE, f"the broker is away: {text}"
     if isinstance(error, OSError) and error.filename:
         return FAILURE, f"{error.filename}: {error.strerror}"
-    return (FAILURE, text) if isinstance(error, TransportError | OSError) else None
+    return (FAILURE, text) if isinstance(error, TransportError | DataError | OSError) else None
 
 
 def complain(text: str) -> None:

@@ -46,16 +46,26 @@ def write_report(directory: Path, run: DemoRun) -> Path:
 
 def page(run: DemoRun) -> str:
     """Return the report as HTML."""
-    frame = resources.files("stream_al.web").joinpath("report.html").read_text(encoding="utf-8")
-    return Template(frame).substitute(
-        stream=_solid(run.stream),
-        stopped=f'<p class="note">{_solid(run.stopped())}</p>' if run.stopped() else "",
+    return Template(resource("report.html")).substitute(
+        style=style(),
+        stream=solid(run.stream),
+        stopped=f'<p class="note">{solid(run.stopped())}</p>' if run.stopped() else "",
         cards="".join(_card(*card) for card in _cards(run)),
-        figures="".join(_figure(chart) for chart in charts(run)),
+        figures="".join(figure(chart) for chart in charts(run)),
         numbers=_numbers(run),
-        settings=_table("settings", ("Setting", "Value"), list(_settings(run))),
+        settings=table("settings", ("Setting", "Value"), list(_settings(run))),
         json=json.dumps(run.figures()).replace("</", "<\\/"),
     )
+
+
+def resource(name: str) -> str:
+    """Return a file of this package as text."""
+    return resources.files("stream_al.web").joinpath(name).read_text(encoding="utf-8")
+
+
+def style() -> str:
+    """Return the style sheet of all reports."""
+    return resource("style.css")
 
 
 def thinned(points: Sequence[Progress], most: int = MOST_POINTS) -> list[Progress]:
@@ -66,8 +76,8 @@ def thinned(points: Sequence[Progress], most: int = MOST_POINTS) -> list[Progres
     return [points[round(i * step)] for i in range(most)]
 
 
-def _solid(text: str) -> str:
-    """Escape a text; a number and its percent sign, and an interval, stay on one line."""
+def solid(text: str) -> str:
+    """Escape a text for HTML; a number and its percent sign, and an interval, stay on one line."""
     kept = re.sub(r"(?<=\[)([\d.]+), ", "\\1,\N{NO-BREAK SPACE}", text)
     return escape(kept).replace(" %", "\N{NO-BREAK SPACE}%")
 
@@ -86,7 +96,7 @@ def _cards(run: DemoRun) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _card(kind: str, name: str, value: str, note: str) -> str:
-    words = f"<b>{_solid(value)}</b><span>{_solid(note)}</span>"
+    words = f"<b>{solid(value)}</b><span>{solid(note)}</span>"
     return f'<div class="card {kind}"><dt>{escape(name)}</dt><dd>{words}</dd></div>'
 
 
@@ -109,7 +119,7 @@ _ROWS: dict[str, Callable[[DemoRun], str]] = {
 def _numbers(run: DemoRun) -> str:
     runs = [run, *([run.comparison] if run.comparison else [])]
     head = ("", *(asking(r.settings.strategy).capitalize() for r in runs))
-    return _table("numbers", head, [(name, *(tell(r) for r in runs)) for name, tell in _ROWS.items()])
+    return table("numbers", head, [(name, *(tell(r) for r in runs)) for name, tell in _ROWS.items()])
 
 
 def _settings(run: DemoRun) -> Iterator[tuple[str, str]]:
@@ -127,10 +137,11 @@ def _settings(run: DemoRun) -> Iterator[tuple[str, str]]:
     yield "Version", f"stream-al {__version__}"
 
 
-def _table(kind: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(kind: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table, the first cell of each row being its head."""
     top = "".join(f'<th scope="col">{escape(name)}</th>' if name else "<td></td>" for name in head)
     body = "".join(
-        f'<tr><th scope="row">{_solid(name)}</th>{"".join(f"<td>{_solid(v)}</td>" for v in values)}</tr>'
+        f'<tr><th scope="row">{solid(name)}</th>{"".join(f"<td>{solid(v)}</td>" for v in values)}</tr>'
         for name, *values in rows
     )
     return f'<table class="{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
@@ -139,9 +150,10 @@ def _table(kind: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 # The curves
 
 
-def _figure(chart: Chart) -> str:
+def figure(chart: Chart) -> str:
+    """Return a chart with its title, legend and how to read it."""
     parts = f"<h2>{escape(chart.title)}</h2>{legend(chart)}{drawings(chart)}"
-    return f"<figure>{parts}<figcaption>{_solid(chart.reading)}</figcaption></figure>"
+    return f"<figure>{parts}<figcaption>{solid(chart.reading)}</figcaption></figure>"
 
 
 def charts(run: DemoRun) -> list[Chart]:
@@ -167,7 +179,7 @@ def _accuracy_chart(run: DemoRun) -> Chart:
         description=f"At the end: true {percent(last.true)}, honest estimate {percent(last.estimate.dr)}"
         f" {between(last.estimate.dr)}, labelled samples alone {percent(last.estimate.naive)}.",
         unit="accuracy over all samples so far, %",
-        samples=last.samples,
+        end=last.samples,
         low=low,
         high=high,
         lines=lines,
@@ -196,7 +208,7 @@ def _rate_chart(run: DemoRun) -> Chart:
         description=f"{percent(run.query_rate)} of all samples were asked for"
         + (f", the budget is {percent(fraction)}." if run.limited else "."),
         unit="labels asked for, % of the samples",
-        samples=samples,
+        end=samples,
         low=0.0,
         high=ceiling(max([*settled, 200 * (fraction or 0.0), 0.1])),
         lines=(recent, total, *budget),
@@ -223,7 +235,7 @@ def _spent_chart(run: DemoRun) -> Chart:
         description=f"{run.last.requests:,} labels were asked for"
         + (f", {int(run.last.allowed):,} were allowed." if run.limited else "."),
         unit="labels",
-        samples=run.last.samples,
+        end=run.last.samples,
         low=0.0,
         high=ceiling(max(1.0, *(y for line in lines for _, y in line.points))),
         lines=tuple(lines),
@@ -243,7 +255,7 @@ def _comparison_chart(run: DemoRun, other: DemoRun) -> Chart:
         title="Did asking cleverly pay?",
         description=words,
         unit="true accuracy over all samples so far, %",
-        samples=run.last.samples,
+        end=run.last.samples,
         low=low,
         high=high,
         lines=lines,
