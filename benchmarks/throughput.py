@@ -1,0 +1,245 @@
+"""How fast is a scorer? CPU time a sample, against the ordinary loop on the same log.
+
+One process, one core: both sides read the same records in turn, round by round, and the medians are compared. What
+is compared is CPU time, so that a busy machine does less harm; ratios are what counts, not microseconds. Samples have
+30 numeric features of full precision; 5 % of them are asked; the models have learned the same labels.
+
+Each side has the settings it would really run with: the service its own garbage collection, the ordinary loop Python's.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import ordinary
+from _harness import Bars, parse, parser, table
+
+from stream_al import logs
+from stream_al.config import DEFAULT_SPEC, Settings, load
+from stream_al.service.loop import Service, calm_collector, open_broker
+from stream_al.simulate import Annotator
+from stream_al.transport.port import Broker, Output, TopicPartition
+
+FEATURES = 30
+WARM = 3_000  # samples that are labelled as they are asked for, before anything is measured
+ROUND, ROUNDS = 20_000, 7
+QUICK_ROUND, QUICK_ROUNDS = 6_000, 3
+MODELS: dict[str, list[Any]] = {
+    "logistic": ["river.preprocessing.StandardScaler", "river.linear_model.LogisticRegression"],
+    "bayesian": ["stream_al.models.BayesianClassifier"],  # on random Fourier features
+    "mixture": DEFAULT_SPEC,
+}
+SLACK = 0.8  # of a bar, in a quick run
+
+
+def generated(n: int, features: int, seed: int = 1) -> Iterator[tuple[dict[str, float], bool]]:
+    """Yield samples of normal features; the label is the sign of a noisy sum."""
+    rng = random.Random(seed)
+    weights = [rng.gauss(0, 1) for _ in range(features)]
+    names = [f"f{i:02}" for i in range(features)]
+    for _ in range(n):
+        values = [rng.gauss(0, 1) for _ in names]
+        score = sum(w * v for w, v in zip(weights, values, strict=True)) + rng.gauss(0, 1)
+        yield dict(zip(names, values, strict=True)), score > 0
+
+
+def settings_of(url: str, spec: Sequence[Any], *more: str) -> Settings:
+    """Return the service's settings; what is not said is as delivered."""
+    own = [
+        f"broker.url={url}",
+        "broker.partitions=1",
+        "budget.fraction=0.05",
+        "samples.start=earliest",
+        "state_dir=null",
+        "http.port=null",
+        f"model.spec={json.dumps(spec)}",
+        "model.classes=[false,true]",
+        *more,
+    ]
+    return load(None, own, environ={})
+
+
+@dataclass
+class Stage:
+    """A broker with a stream on it, and a service that has learned from its beginning."""
+
+    settings: Settings
+    broker: Broker
+    features: int = FEATURES
+    number: int = 0
+    labels: list[tuple[dict[str, float], bool]] = field(default_factory=list)
+
+    def feed(self, n: int) -> list[tuple[dict[str, float], bool]]:
+        """Write the next samples."""
+        made = list(generated(n, self.features, seed=self.number + 1))
+        outputs = [
+            Output(
+                self.settings.topics.samples,
+                json.dumps(
+                    {"id": f"s-{self.number + i}", "features": x, "timestamp": "2026-01-01T00:00:00Z"}
+                ).encode(),
+            )
+            for i, (x, _) in enumerate(made)
+        ]
+        self.broker.append(outputs)
+        self.number += n
+        return made
+
+    def warm(self) -> None:
+        """Let the whole service learn from the first samples."""
+        first = self.number
+        made = self.feed(WARM)
+        truth = {f"s-{first + i}": label for i, (_, label) in enumerate(made)}
+        annotator = Annotator(self.broker, self.settings, truth, 0)
+        with Service(self.broker, self.settings, "all", slot="warm") as service:
+            assert service.scorer is not None
+            idle = 0
+            while idle < 20:
+                done = service.turn(0.0)
+                service.scorer.drain()
+                annotator.turn(0)
+                idle = 0 if done else idle + 1
+            assert not service.follower.fold.warming
+        self.labels = made[: service.follower.fold.learned]
+
+
+class Side:
+    """One of what is compared: takes n samples and returns the seconds of CPU that took."""
+
+    def __init__(self, name: str, take: Callable[[int], object], *, calm: bool) -> None:
+        self.name, self.take, self.calm = name, take, calm
+        self.us: list[float] = []
+
+    def run(self, n: int) -> None:
+        """Take n samples."""
+        gc.collect()
+        usual = gc.get_threshold()
+        if self.calm:
+            calm_collector()
+        started = time.process_time()
+        self.take(n)
+        took = time.process_time() - started
+        gc.set_threshold(*usual)
+        gc.unfreeze()
+        self.us.append(1e6 * took / n)
+
+    @property
+    def median(self) -> float:
+        """Microseconds a sample."""
+        return median(self.us)
+
+
+def scorer_side(name: str, stage: Stage) -> tuple[Side, Service]:
+    """Return a scorer process that has joined, ready to be measured."""
+    service = Service(stage.broker, stage.settings, "scorer", slot="measured")
+    scorer = service.scorer
+    assert scorer is not None
+    while not scorer.ready or not scorer.machine.partitions:
+        service.turn(0.0)
+
+    def take(n: int) -> None:
+        done = 0
+        while done < n:
+            done += service.turn(0.0)
+        scorer.drain()
+
+    return Side(name, take, calm=True), service
+
+
+def poll_side(name: str, stage: Stage) -> tuple[Side, Any]:
+    """Return the transport's poll of the same records, and nothing else."""
+    samples = stage.settings.topics.samples
+    reader = stage.broker.reader({TopicPartition(samples, 0): WARM})
+
+    def take(n: int) -> None:
+        done = 0
+        while done < n:
+            done += sum(map(len, reader.poll(2_000, 1.0).values()))
+
+    return Side(name, take, calm=True), reader
+
+
+def compare(stages: Sequence[Stage], sides: Sequence[Side], rounds: int, n: int) -> None:
+    """Let every side take each round's samples, in turn; the first round only warms up."""
+    for i in range(rounds + 1):
+        for stage in stages:
+            stage.feed(n)
+        for side in sides if i % 2 else sides[::-1]:
+            side.run(n)
+    for side in sides:
+        del side.us[0]
+
+
+def embedded(rounds: int, n: int, bars: Bars, slack: float) -> None:
+    """Compare scorers on the embedded log with the ordinary loop there."""
+    with tempfile.TemporaryDirectory() as directory:
+        stages: dict[str, Stage] = {}
+        for name, spec in MODELS.items():
+            settings = settings_of(f"embedded://{directory}/{name}.db", spec)
+            stages[name] = Stage(settings, open_broker(settings))
+            stages[name].warm()
+        first = stages["logistic"]
+        topics = first.settings.topics
+        edge = ordinary.OnLog(first.broker, topics.samples, topics.dead_letters, "ordinary")
+        model = ordinary.learned(first.labels)
+        ordinary.loop(edge.poll, edge.send, model, WARM)  # what the service had read by now
+        plain = Side("ordinary loop", lambda k: ordinary.loop(edge.poll, edge.send, model, k), calm=False)
+        poll, reader = poll_side("bare poll", first)
+        scorers = [scorer_side(f"scorer, {name}", stage) for name, stage in stages.items()]
+        sides = [plain, poll, *(side for side, _ in scorers)]
+        compare(list(stages.values()), sides, rounds, n)
+        show("Embedded log: CPU time a sample", sides, plain)
+        by = {name: plain.median / side.median for name, (side, _) in zip(stages, scorers, strict=True)}
+        bars.add("embedded: ordinary loop / scorer, LogisticRegression", by["logistic"], low=3.5 * slack)
+        best = max(by["bayesian"], by["mixture"])
+        bars.add("embedded: ordinary loop / scorer, random Fourier features", best, low=2.0 * slack)
+        for _, service in scorers:
+            service.close()
+        reader.close()
+        for stage in stages.values():
+            stage.broker.close()
+
+
+def show(title: str, sides: Sequence[Side], against: Side) -> None:
+    """Print a table of medians."""
+    table(
+        title,
+        ("", "us", "lowest", "highest", "samples/s", "ratio"),
+        [
+            (
+                side.name,
+                f"{side.median:.2f}",
+                f"{min(side.us):.2f}",
+                f"{max(side.us):.2f}",
+                f"{1e6 / side.median:,.0f}",
+                f"{against.median / side.median:.2f}",
+            )
+            for side in sides
+        ],
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the comparisons."""
+    made = parser(__doc__ or "", seeds=1)
+    made.add_argument("--rounds", type=int, metavar="N", help=f"default {ROUNDS}, quick {QUICK_ROUNDS}")
+    chosen = parse(made, argv)
+    logs.configure("error")
+    rounds = chosen.rounds or (QUICK_ROUNDS if chosen.quick else ROUNDS)
+    n = chosen.samples or (QUICK_ROUND if chosen.quick else ROUND)
+    bars, slack = Bars(), SLACK if chosen.quick else 1.0
+    embedded(rounds, n, bars, slack)
+    return bars.end()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
