@@ -115,7 +115,7 @@ class SampleDecoder:
     ) -> None:
         self.id_path, self.features_path, self.timestamp_path = id_path, features_path, timestamp_path
         self.max_bytes = max_bytes
-        self._plain = (id_path, features_path, timestamp_path) == ("id", "features", "timestamp")
+        self.plain = (id_path, features_path, timestamp_path) == ("id", "features", "timestamp")
         self._decode = msgspec.json.Decoder(_Sample).decode
         self._decode_any = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -144,7 +144,7 @@ class SampleDecoder:
         return Sample(name, features, source)
 
     def _parts(self, value: bytes | None) -> tuple[str | int | None, Features, object]:
-        if self._plain:
+        if self.plain:
             plain = _decoded(self._decode, value, "sample")
             return plain.id, plain.features, plain.timestamp
         return self._mapped(_decoded(self._decode_any, value, "sample"))

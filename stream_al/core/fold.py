@@ -528,6 +528,11 @@ class Fold:
         """What the ramp takes for the utilities' standard deviation; None: the one that they have."""
         return None if self.strategy is None else self.strategy.spread
 
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The features that samples are scored by, if those are numbers and asked for as a matrix."""
+        return self.model.numbers if self.model is not None else ()
+
     def score(self, batch: Sequence[Mapping[str, Any]]) -> Scores:
         """Score n samples by their features."""
         assert self.model is not None, "a fold without genesis scores nothing"

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_al.core import coin
+from stream_al.core.batch import Samples
 from stream_al.core.budget import Decisions, PartitionBudget
 from stream_al.core.fold import Fold, Scores, clipped
 from stream_al.core.labels import label_key
@@ -168,8 +169,8 @@ class Scorer:
     def _decide(self, state: _Partition, samples: Sequence[Sample], now_ms: int, *, warming: bool) -> None:
         genesis, fold = self.fold.genesis, self.fold
         assert genesis is not None
-        scores = fold.score([s.features for s in samples])
-        offsets = np.fromiter((s.source.offset for s in samples), dtype=np.int64, count=len(samples))
+        samples = Samples.of(samples)
+        scores, offsets = fold.score(samples.features), samples.offsets
         coins = coin.coins(state.coin_key, offsets)
         decisions = state.budget.decide(
             scores.utility, scores.cold, coins, fold.budget, warming=warming, spread=fold.spread
@@ -257,7 +258,8 @@ class Scorer:
     ) -> None:
         room = MOST_OBSERVED - len(state.observes)
         drawn = np.flatnonzero(coin.coins(state.observe_key, offsets) < self.fold.observe_rate)[:room]
-        state.observes.extend(Observe(samples[i].source, samples[i].features) for i in drawn.tolist())
+        observed = (samples[i] for i in drawn.tolist())
+        state.observes.extend(Observe(sample.source, sample.features) for sample in observed)
 
     def _prediction(self, sample: Sample, i: int, scores: Scores, decisions: Decisions) -> Prediction:
         return Prediction(
