@@ -30,7 +30,7 @@ from stream_al.simulate import Annotator
 from stream_al.transport.port import Broker, Output, TopicPartition
 
 FEATURES = 30
-WARM = 3_000  # samples that are labelled as they are asked for, before anything is measured
+WARM, WARM_TURN = 3_000, 100  # samples that are labelled as they are asked for, before anything is measured
 ROUND, ROUNDS = 20_000, 7
 QUICK_ROUND, QUICK_ROUNDS = 6_000, 3
 MODELS: dict[str, list[Any]] = {
@@ -96,20 +96,22 @@ class Stage:
 
     def warm(self) -> None:
         """Let the whole service learn from the first samples."""
-        first = self.number
-        made = self.feed(WARM)
-        truth = {f"s-{first + i}": label for i, (_, label) in enumerate(made)}
+        truth: dict[str, bool] = {}
         annotator = Annotator(self.broker, self.settings, truth, 0)
         with Service(self.broker, self.settings, "all", slot="warm") as service:
             assert service.scorer is not None
             idle = 0
             while idle < 20:
+                if len(truth) < WARM:  # a little at a time: so that enough is observed
+                    first, made = self.number, self.feed(WARM_TURN)
+                    truth |= {f"s-{first + i}": label for i, (_, label) in enumerate(made)}
+                    self.labels += made
                 done = service.turn(0.0)
                 service.scorer.drain()
                 annotator.turn(0)
                 idle = 0 if done else idle + 1
             assert not service.follower.fold.warming
-        self.labels = made[: service.follower.fold.learned]
+            self.labels = self.labels[: service.follower.fold.learned]
 
 
 class Side:

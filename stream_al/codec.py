@@ -262,8 +262,10 @@ _decode_request = msgspec.json.Decoder(_Request).decode
 
 def encode_request(request: LabelRequest, text: str | None = None, image: str | None = None) -> bytes:
     """Return a request as a Label Studio task; ``text`` and ``image`` name features shown as such."""
-    vectors = {k: v for k, v in request.features.items() if isinstance(v, list)}
-    features = {k: v for k, v in request.features.items() if k not in vectors}
+    features, vectors = request.features, {}
+    if list in map(type, features.values()):
+        vectors = {k: v for k, v in features.items() if isinstance(v, list)}
+        features = {k: v for k, v in features.items() if k not in vectors}
     data: dict[str, Any] = {"id": request.id, "features": features}
     for name, feature in (("text", text), ("image", image)):
         if feature is not None:

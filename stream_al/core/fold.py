@@ -579,12 +579,13 @@ class Fold:
         if scores.values is not None:
             value = None if scores.cold[i] else float(scores.values[i])
             return Shown(self.genesis.model, self.version, value=value)
-        probabilities = scores.probabilities[i]
-        if not probabilities.any():
+        probabilities, classes = scores.probabilities[i].tolist(), self.classes
+        if not any(probabilities):
             return Shown(self.genesis.model, self.version)
-        order = np.argsort(-probabilities, kind="stable")
-        top = {label_key(self.classes[i]): float(probabilities[i]) for i in order[:MOST_SHOWN]}
-        return Shown(self.genesis.model, self.version, top, float(probabilities[order[MOST_SHOWN:]].sum()))
+        order = sorted(range(len(classes)), key=probabilities.__getitem__, reverse=True)
+        top = {label_key(classes[k]): probabilities[k] for k in order[:MOST_SHOWN]}
+        rest = float(scores.probabilities[i, order[MOST_SHOWN:]].sum()) if len(order) > MOST_SHOWN else 0.0
+        return Shown(self.genesis.model, self.version, top, rest)
 
 
 def _apart(known: float | None, own: float | None) -> float:

@@ -176,10 +176,9 @@ class Scorer:
             scores.utility, scores.cold, coins, fold.budget, warming=warming, spread=fold.spread
         )
         self._count(state, scores, decisions)
+        times = timestamp(now_ms), timestamp(now_ms + self.label_ttl_ms)
         for i in np.flatnonzero(decisions.chosen).tolist():
-            request = self._request(
-                samples[i], i, scores, decisions, float(coins[i]), now_ms, warming=warming
-            )
+            request = self._request(samples[i], i, scores, decisions, float(coins[i]), times, warming=warming)
             state.requests.append(request)
             self.reasons[request.query.reason] += 1
         self._draw_observes(state, samples, offsets)
@@ -223,7 +222,7 @@ class Scorer:
         scores: Scores,
         decisions: Decisions,
         draw: float,
-        now_ms: int,
+        times: tuple[str, str],
         *,
         warming: bool,
     ) -> LabelRequest:
@@ -249,8 +248,8 @@ class Scorer:
             source=sample.source,
             query=query,
             model=self.fold.shown(scores, i),
-            requested_at=timestamp(now_ms),
-            expires_at=timestamp(now_ms + self.label_ttl_ms),
+            requested_at=times[0],
+            expires_at=times[1],
         )
 
     def _draw_observes(
