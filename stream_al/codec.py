@@ -137,6 +137,13 @@ class SampleDecoder:
         if not SURE_TYPES.issuperset(map(type, features.values())):
             for name, feature in features.items():
                 _check(name, feature)
+        return self._sample(record, found, features, time)
+
+    def again(self, record: Record) -> Sample:
+        """Decode a record that is known to be a sample."""
+        return self._sample(record, *self._parts(record.value))
+
+    def _sample(self, record: Record, found: str | int | None, features: Features, time: object) -> Sample:
         if self.timestamp_path is None:
             time = timestamp(record.timestamp)
         source = Source(record.topic, record.partition, record.offset, None if time is None else str(time))

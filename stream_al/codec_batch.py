@@ -67,9 +67,10 @@ class BatchDecoder:
         except Exception:  # noqa: BLE001 - at least one record does not fit; it is looked for below
             return self._some(self._rows, records)
         values = np.frombuffer(packed).reshape(len(records), -1)
-        if (np.abs(values) > SURELY_SMALL).any():
-            return self._some(self._rows, records)
-        return self._samples(records, values, {}), []
+        largest = max(float(values.max()), -float(values.min()))
+        if largest <= SURELY_SMALL or not (np.abs(values) > SURELY_SMALL).any():  # it may be NaN
+            return self._samples(records, values, {}, largest), []
+        return self._some(self._rows, records)
 
     def _one_by_one(self, records: Sequence[Record]) -> tuple[Samples, Bad]:
         samples: list[Sample] = []
@@ -103,13 +104,15 @@ class BatchDecoder:
         values = np.frombuffer(b"".join([*packed, rows.missing])).reshape(-1, len(self._columns))[:-1]
         return self._samples(kept, values, odd), bad
 
-    def _samples(self, records: Sequence[Record], values: Any, odd: dict[int, Sample]) -> Samples:
+    def _samples(
+        self, records: Sequence[Record], values: Any, odd: dict[int, Sample], largest: float = math.nan
+    ) -> Samples:
         def make(i: int) -> Sample:
-            return odd[i] if i in odd else self.one(records[i])
+            return odd[i] if i in odd else self.one.again(records[i])
 
         offsets = np.fromiter(map(attrgetter("offset"), records), dtype=np.int64, count=len(records))
         features = {i: sample.features for i, sample in odd.items()}
-        numbers = Numbers(self._columns, values, features, lambda i: make(i).features)
+        numbers = Numbers(self._columns, values, features, lambda i: make(i).features, largest)
         return Samples(offsets, numbers, make)
 
 

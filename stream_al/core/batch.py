@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar, overload
 
@@ -43,6 +44,8 @@ class Numbers(_Made[Features]):
         Shape (n, d); NaN is a missing value.
     odd
         The features of those samples that are not in the matrix.
+    largest
+        The largest magnitude in it, NaN where a value is missing.
     make
         Returns the features of the i-th sample as they came.
     """
@@ -53,9 +56,10 @@ class Numbers(_Made[Features]):
         values: NDArray[np.float64],
         odd: Mapping[int, Features],
         make: Callable[[int], Features],
+        largest: float = math.nan,
     ) -> None:
         super().__init__(len(values), make)
-        self.columns, self.values, self.odd = columns, values, odd
+        self.columns, self.values, self.odd, self.largest = columns, values, odd, largest
 
 
 class Samples(_Made[Sample]):

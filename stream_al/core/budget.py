@@ -327,7 +327,7 @@ class PartitionBudget:
 
     def _solve_threshold(self, total: int, floor: float, spread: float | None) -> None:
         """Find the threshold at which the mean p over the histogram is the target (Newton inside a bracket)."""
-        held = np.flatnonzero(self.histogram)
+        held = self.histogram.nonzero()[0]
         weights = self.histogram[held] / total
         centres = _CENTRES[held]
         if spread is None:
@@ -340,8 +340,8 @@ class PartitionBudget:
         t = min(max(self.threshold * STEEPNESS / self.scale, low), high)
         within = x[-1] - x[0] < STEEPEST - 25.0
         for _ in range(40):
-            z = t - x
-            s = 1.0 / (1.0 + np.exp(z if within else np.clip(z, -STEEPEST, STEEPEST)))
+            s = t - x
+            s = 1.0 / (1.0 + np.exp(s if within else np.clip(s, -STEEPEST, STEEPEST)))
             miss = float(weights @ s) - wanted
             if abs(miss) <= 1e-4 * wanted:
                 break
@@ -379,7 +379,7 @@ class PartitionBudget:
         Only what the ramp would ask needs a look: the bucket asks no more, and fills evenly between requests.
         """
         paid, at, level, debt = [], 0, self.level, self.debt
-        for i in np.flatnonzero(coins < base).tolist():
+        for i in (coins < base).nonzero()[0].tolist():
             level, debt = rules.filled(level, debt, i + 1 - at)
             at = i + 1
             if coins[i] < rules.tapered(float(base[i]), floor, level)[0]:

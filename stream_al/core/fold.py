@@ -64,6 +64,7 @@ from stream_al.core.regression import Errors, Missed
 from stream_al.core.strategies.base import QueryStrategy
 from stream_al.core.strategies.novelty import with_novelty
 from stream_al.core.strategies.table import create
+from stream_al.core.utility import highest
 
 T = TypeVar("T")
 
@@ -539,8 +540,7 @@ class Fold:
         assert self.strategy is not None
         assessment = self.model.assess(batch)
         p = assessment.probabilities
-        n = len(batch)
-        confidence = p.max(axis=1) if p.shape[1] else np.zeros(n)
+        confidence = highest(p)
         m = self.calibration.expected_correct(confidence)
         utility, cold = self.strategy.utility(assessment), ~assessment.answered
         return Scores(p, utility, cold, confidence, m, assessment.values)

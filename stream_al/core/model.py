@@ -487,6 +487,10 @@ def _placed(probabilities: NDArray[np.float64], codes: Sequence[int], k: int) ->
     scale = 1 + (k - len(codes)) * missing
     placed = np.full((len(probabilities), k), missing / scale)
     placed[:, list(codes)] = probabilities / scale
+    if placed.min(initial=0.0) >= 0:  # numpy is slow along rows of few columns, and nearly all are sound
+        total = placed @ np.ones(k)
+        if total.min(initial=1.0) > 0 and total.max(initial=1.0) < math.inf:
+            return placed
     total = placed.sum(axis=1)
     unsound = ~((total > 0) & (total < math.inf) & (placed.min(axis=1) >= 0))
     placed[unsound] = 0.0

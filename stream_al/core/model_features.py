@@ -126,7 +126,7 @@ class FeatureTable:
 
     def _filled(self, batch: Numbers) -> NDArray[np.float64]:
         values = batch.values
-        if batch.odd or not np.abs(values).max(initial=0.0) <= LARGEST:  # false for NaN, too
+        if batch.odd or not batch.largest <= LARGEST:  # false for NaN, too
             usual = np.fromiter(self._usual.values(), dtype=np.float64)
             values = np.where(np.isnan(values), usual, np.clip(values, -LARGEST, LARGEST))
             for i, features in batch.odd.items():

@@ -39,7 +39,7 @@ log = structlog.get_logger("stream_al.scorer")
 
 Clock = Callable[[], int]
 
-SHORTEST_SLICE, LONGEST_SLICE = 64, 2_048  # samples decided between two looks at the clock
+SHORTEST_SLICE, LONGEST_SLICE = 64, 2048  # samples decided between two looks at the clock
 QUICK_S, SLOW_S = 0.02, 0.1
 
 
