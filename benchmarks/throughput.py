@@ -9,19 +9,22 @@ Each side has the settings it would really run with: the service its own garbage
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
+import multiprocessing
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 import ordinary
-from _harness import Bars, parse, parser, table
+from _harness import ROOT, Bars, parse, parser, table
 
 from stream_al import logs
 from stream_al.config import DEFAULT_SPEC, Settings, load
@@ -33,6 +36,7 @@ FEATURES = 30
 WARM, WARM_TURN = 3_000, 100  # samples that are labelled as they are asked for, before anything is measured
 ROUND, ROUNDS = 20_000, 7
 QUICK_ROUND, QUICK_ROUNDS = 6_000, 3
+SETTLED = 5_000  # samples before a measurement on Kafka begins
 MODELS: dict[str, list[Any]] = {
     "logistic": ["river.preprocessing.StandardScaler", "river.linear_model.LogisticRegression"],
     "bayesian": ["stream_al.models.BayesianClassifier"],  # on random Fourier features
@@ -75,6 +79,7 @@ class Stage:
     settings: Settings
     broker: Broker
     features: int = FEATURES
+    wait_s: float = 0.0  # for a broker that takes its time
     number: int = 0
     labels: list[tuple[dict[str, float], bool]] = field(default_factory=list)
 
@@ -106,7 +111,7 @@ class Stage:
                     first, made = self.number, self.feed(WARM_TURN)
                     truth |= {f"s-{first + i}": label for i, (_, label) in enumerate(made)}
                     self.labels += made
-                done = service.turn(0.0)
+                done = service.turn(self.wait_s)
                 service.scorer.drain()
                 annotator.turn(0)
                 idle = 0 if done else idle + 1
@@ -146,12 +151,12 @@ def scorer_side(name: str, stage: Stage) -> tuple[Side, Service]:
     scorer = service.scorer
     assert scorer is not None
     while not scorer.ready or not scorer.machine.partitions:
-        service.turn(0.0)
+        service.turn(stage.wait_s)
 
     def take(n: int) -> None:
         done = 0
         while done < n:
-            done += service.turn(0.0)
+            done += service.turn(stage.wait_s)
         scorer.drain()
 
     return Side(name, take, calm=True), service
@@ -211,6 +216,89 @@ def embedded(rounds: int, n: int, bars: Bars, slack: float) -> None:
             stage.broker.close()
 
 
+# Apache Kafka: a process of its own for each measurement, because clients fetch in the background
+
+
+def kafka(url: str, rounds: int, n: int, bars: Bars, slack: float) -> None:
+    """Compare scorer, ordinary loop and bare poll on Apache Kafka."""
+    settings = settings_of(url, MODELS["logistic"])
+    with open_broker(settings) as broker:
+        stage = Stage(settings, broker, wait_s=0.05)
+        stage.warm()
+        for _ in range(0, 2 * SETTLED + n, 5_000):  # more than are measured: whole polls are taken
+            stage.feed(5_000)
+    sides = [Side(name, lambda _: None, calm=True) for name in KAFKA]
+    for i in range(rounds):
+        for side in sides if i % 2 else sides[::-1]:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                side.us.append(pool.submit(measured, side.name, url, f"round-{i}", n).result())
+    plain, poll, scorer = sides
+    show("Apache Kafka: CPU time a sample", sides, plain)
+    bars.add("Kafka: ordinary loop / scorer", plain.median / scorer.median, low=2.2 * slack)
+    bars.add("Kafka: scorer / bare poll", scorer.median / poll.median, high=2.1 / slack)
+
+
+def measured(name: str, url: str, group: str, n: int) -> float:
+    """Return the microseconds of CPU a sample that one of ``KAFKA`` takes; a process of its own."""
+    logs.configure("error")
+    settings = settings_of(url, MODELS["logistic"], f"group={group}")
+    with contextlib.ExitStack() as stack:
+        side = KAFKA[name](settings, stack)
+        side.take(WARM + SETTLED if side.name != "scorer" else SETTLED)  # the scorer knows what was decided
+        side.run(n)
+    return side.us[0]
+
+
+def _ordinary_on_kafka(settings: Settings, stack: contextlib.ExitStack) -> Side:
+    servers = settings.broker.url.removeprefix("kafka://").split(",")
+    topics = settings.topics
+    edge = ordinary.OnKafka(servers, topics.samples, topics.dead_letters, f"{settings.group}-ordinary")
+    stack.callback(edge.close)
+    model = ordinary.learned(generated(WARM // 20, FEATURES))
+    return Side("ordinary", lambda n: ordinary.loop(edge.poll, edge.send, model, n), calm=False)
+
+
+def _poll_on_kafka(settings: Settings, stack: contextlib.ExitStack) -> Side:
+    servers = settings.broker.url.removeprefix("kafka://").split(",")
+    edge = ordinary.OnKafka(
+        servers, settings.topics.samples, settings.topics.dead_letters, f"{settings.group}-poll"
+    )
+    stack.callback(edge.close)
+
+    def take(n: int) -> None:
+        while n > 0:
+            n -= sum(map(len, edge.consumer.poll(timeout_ms=1000).values()))
+
+    return Side("poll", take, calm=True)
+
+
+def _scorer_on_kafka(settings: Settings, stack: contextlib.ExitStack) -> Side:
+    broker = stack.enter_context(open_broker(settings))
+    side, service = scorer_side("scorer", Stage(settings, broker, wait_s=0.05))
+    stack.callback(service.close)
+    return side
+
+
+KAFKA: dict[str, Callable[[Settings, contextlib.ExitStack], Side]] = {
+    "ordinary loop": _ordinary_on_kafka,
+    "bare poll": _poll_on_kafka,
+    "scorer, logistic": _scorer_on_kafka,
+}
+
+
+@contextlib.contextmanager
+def node(url: str) -> Iterator[str]:
+    """Give the broker's address; start one of the tests where none is named."""
+    if url != "start":
+        yield url
+        return
+    sys.path.insert(0, str(ROOT))
+    from tests.kafka.broker import KafkaNode
+
+    with KafkaNode() as started:
+        yield f"kafka://{started.bootstrap}"
+
+
 def show(title: str, sides: Sequence[Side], against: Side) -> None:
     """Print a table of medians."""
     table(
@@ -234,12 +322,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparisons."""
     made = parser(__doc__ or "", seeds=1)
     made.add_argument("--rounds", type=int, metavar="N", help=f"default {ROUNDS}, quick {QUICK_ROUNDS}")
+    made.add_argument(
+        "--kafka", nargs="?", const="start", metavar="URL", help="on Apache Kafka; without an address, on one of its own"
+    )
     chosen = parse(made, argv)
     logs.configure("error")
     rounds = chosen.rounds or (QUICK_ROUNDS if chosen.quick else ROUNDS)
     n = chosen.samples or (QUICK_ROUND if chosen.quick else ROUND)
     bars, slack = Bars(), SLACK if chosen.quick else 1.0
-    embedded(rounds, n, bars, slack)
+    if chosen.kafka is None:
+        embedded(rounds, n, bars, slack)
+    else:
+        with node(chosen.kafka) as url:
+            kafka(url, rounds, n, bars, slack)
     return bars.end()
 
 
