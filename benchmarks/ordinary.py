@@ -3,25 +3,49 @@
 kafka-python with auto-commit, ``json``, a River pipeline under ``EntropySampler.predict_one``, and every twentieth
 sample forwarded. The loop takes any source of bytes, so that it runs on the embedded log as well.
 
-``python benchmarks/ordinary.py kafka://127.0.0.1:9092 --samples 100000`` runs it on Apache Kafka.
+``python benchmarks/ordinary.py --url kafka://127.0.0.1:9092`` runs it on Apache Kafka.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import json
+import random
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from stream_al.transport.port import Broker, Output
+from _harness import parse, parser
 
+from stream_al.transport.embedded import EmbeddedBroker
+from stream_al.transport.port import Broker, Output, Position, TopicPartition, TopicSpec
+
+FEATURES = 30
 MOST_POLLED = 500
 ASK_EVERY = 20
 AUTO_COMMIT_S = 5.0
 
 Poll = Callable[[], Sequence[bytes]]
 Send = Callable[[bytes], object]
+
+
+def generated(n: int, features: int, seed: int = 1) -> Iterator[tuple[dict[str, float], bool]]:
+    """Yield samples of normal features; the label is the sign of a noisy sum."""
+    rng = random.Random(seed)
+    weights = [rng.gauss(0, 1) for _ in range(features)]
+    names = [f"f{i:02}" for i in range(features)]
+    for _ in range(n):
+        values = [rng.gauss(0, 1) for _ in names]
+        score = sum(w * v for w, v in zip(weights, values, strict=True)) + rng.gauss(0, 1)
+        yield dict(zip(names, values, strict=True)), score > 0
+
+
+def written(number: int, features: dict[str, float]) -> bytes:
+    """Return a sample as its producer writes it."""
+    return json.dumps(
+        {"id": f"s-{number}", "features": features, "timestamp": "2026-01-01T00:00:00Z"}
+    ).encode()
 
 
 def pipeline() -> Any:
@@ -80,12 +104,9 @@ class OnLog:
     """The same on the embedded log: what one poll forwards is written at once, positions every five seconds."""
 
     def __init__(self, broker: Broker, source: str, sink: str, group: str) -> None:
-        from stream_al.transport.port import Position, TopicPartition
-
         self.broker, self.sink = broker, sink
-        self.place, self.position = TopicPartition, Position
         self.member = broker.join(group, source, writer=group)
-        self.at: dict[Any, Any] = {}
+        self.at: dict[TopicPartition, Position] = {}
         self.forwarded: list[Output] = []
         self.committed = time.monotonic()
 
@@ -95,7 +116,7 @@ class OnLog:
         for tp, position in polled.assigned.items():
             self.member.seek(tp, 0 if position is None else position.offset)
         for tp, records in polled.records.items():
-            self.at[tp] = self.position(records[-1].offset + 1)
+            self.at[tp] = Position(records[-1].offset + 1)
         return [r.value or b"" for records in polled.records.values() for r in records]
 
     def send(self, value: bytes) -> None:
@@ -122,21 +143,33 @@ def learned(labels: Iterable[tuple[dict[str, Any], bool]]) -> Any:
     return model
 
 
-def main() -> None:
-    """Run on Kafka and say how long a sample took."""
-    made = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    made.add_argument("url", help="kafka://host:port")
-    made.add_argument("--source", default="samples", help="topic to read")
-    made.add_argument("--sink", default="ordinary-requests", help="topic to forward to")
-    made.add_argument("--samples", type=int, default=100_000)
-    chosen = made.parse_args()
-    servers = chosen.url.removeprefix("kafka://").split(",")
-    edge = OnKafka(servers, chosen.source, chosen.sink, "ordinary")
-    started = time.process_time()
-    seen = loop(edge.poll, edge.send, pipeline(), chosen.samples)
-    edge.close()
-    print(f"{1e6 * (time.process_time() - started) / seen:.2f} us of CPU a sample")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the loop and say how long a sample took."""
+    made = parser(__doc__ or "", seeds=1)
+    made.add_argument(
+        "--url",
+        default="embedded://:memory:",
+        help="kafka://host:port (default: a log in memory, filled first)",
+    )
+    chosen = parse(made, argv)
+    n = chosen.samples or (5_000 if chosen.quick else 50_000)
+    with contextlib.ExitStack() as stack:
+        edge: OnKafka | OnLog
+        if chosen.url.startswith("kafka://"):
+            edge = OnKafka(chosen.url.removeprefix("kafka://").split(","), "samples", "ordinary", "ordinary")
+        else:
+            broker = stack.enter_context(EmbeddedBroker(":memory:"))
+            broker.ensure([TopicSpec("samples", 1), TopicSpec("ordinary", 1)], create=True)
+            broker.append(
+                [Output("samples", written(i, x)) for i, (x, _) in enumerate(generated(n, FEATURES))]
+            )
+            edge = OnLog(broker, "samples", "ordinary", "ordinary")
+        stack.callback(edge.close)
+        started = time.process_time()
+        seen = loop(edge.poll, edge.send, learned(generated(150, FEATURES)), n)
+        print(f"{1e6 * (time.process_time() - started) / seen:.2f} us of CPU a sample, of {seen:,}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,7 +13,6 @@ import contextlib
 import gc
 import json
 import multiprocessing
-import random
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from typing import Any
 
 import ordinary
 from _harness import ROOT, Bars, parse, parser, table
+from ordinary import FEATURES, generated, written
 
 from stream_al import logs
 from stream_al.config import DEFAULT_SPEC, Settings, load
@@ -32,7 +32,6 @@ from stream_al.service.loop import Service, calm_collector, open_broker
 from stream_al.simulate import Annotator
 from stream_al.transport.port import Broker, Output, TopicPartition
 
-FEATURES = 30
 WARM, WARM_TURN = 3_000, 100  # samples that are labelled as they are asked for, before anything is measured
 ROUND, ROUNDS = 20_000, 7
 QUICK_ROUND, QUICK_ROUNDS = 6_000, 3
@@ -42,18 +41,9 @@ MODELS: dict[str, list[Any]] = {
     "bayesian": ["stream_al.models.BayesianClassifier"],  # on random Fourier features
     "mixture": DEFAULT_SPEC,
 }
+LABELS_PER_S = {"logistic": 8_000, "bayesian": 4_000, "mixture": 1_000}
+LABELS, QUICK_LABELS = 5_000, 1_000
 SLACK = 0.8  # of a bar, in a quick run
-
-
-def generated(n: int, features: int, seed: int = 1) -> Iterator[tuple[dict[str, float], bool]]:
-    """Yield samples of normal features; the label is the sign of a noisy sum."""
-    rng = random.Random(seed)
-    weights = [rng.gauss(0, 1) for _ in range(features)]
-    names = [f"f{i:02}" for i in range(features)]
-    for _ in range(n):
-        values = [rng.gauss(0, 1) for _ in names]
-        score = sum(w * v for w, v in zip(weights, values, strict=True)) + rng.gauss(0, 1)
-        yield dict(zip(names, values, strict=True)), score > 0
 
 
 def settings_of(url: str, spec: Sequence[Any], *more: str) -> Settings:
@@ -87,13 +77,7 @@ class Stage:
         """Write the next samples."""
         made = list(generated(n, self.features, seed=self.number + 1))
         outputs = [
-            Output(
-                self.settings.topics.samples,
-                json.dumps(
-                    {"id": f"s-{self.number + i}", "features": x, "timestamp": "2026-01-01T00:00:00Z"}
-                ).encode(),
-            )
-            for i, (x, _) in enumerate(made)
+            Output(self.settings.topics.samples, written(self.number + i, x)) for i, (x, _) in enumerate(made)
         ]
         self.broker.append(outputs)
         self.number += n
@@ -216,6 +200,47 @@ def embedded(rounds: int, n: int, bars: Bars, slack: float) -> None:
             stage.broker.close()
 
 
+# The learner
+
+
+def learners(rounds: int, n: int, bars: Bars, slack: float) -> None:
+    """Say how many labels a second the learner takes in, from requests and answers to the ledger."""
+    rates: dict[str, list[float]] = {name: [] for name in MODELS}
+    for _ in range(rounds):
+        for name, spec in MODELS.items():
+            rates[name].append(_labels_per_s(spec, n))
+    rows = [(name, f"{median(r):,.0f}", f"{min(r):,.0f}", f"{max(r):,.0f}") for name, r in rates.items()]
+    table("Learner on the embedded log: labels a second of CPU", ("", "labels/s", "lowest", "highest"), rows)
+    for name, low in LABELS_PER_S.items():
+        bars.add(f"labels/s, {name}", median(rates[name]), low=low * slack)
+
+
+def _labels_per_s(spec: Sequence[Any], n: int) -> float:
+    with tempfile.TemporaryDirectory() as directory:
+        settings = settings_of(f"embedded://{directory}/log.db", spec, "budget.fraction=1")
+        with open_broker(settings) as broker:
+            stage = Stage(settings, broker)
+            with Service(broker, settings, "all", slot="first") as service:
+                for _ in range(5):  # found the ledger, deal what is dealt once
+                    service.turn(0.0)
+            made = stage.feed(n)
+            side, service = scorer_side("scorer", stage)
+            side.run(n)
+            service.close()
+            annotator = Annotator(broker, settings, {f"s-{i}": y for i, (_, y) in enumerate(made)}, 0)
+            while not annotator.answered or annotator.answered < service.scorer.machine.outcomes["requested"]:
+                annotator.turn(n)
+            with Service(broker, settings, "learner") as service:
+
+                def take(_: int) -> None:
+                    while service.follower.fold.learned < annotator.answered:
+                        service.turn(0.0)
+
+                learner = Side("learner", take, calm=True)
+                learner.run(annotator.answered)
+    return 1e6 / learner.us[0]
+
+
 # Apache Kafka: a process of its own for each measurement, because clients fetch in the background
 
 
@@ -323,7 +348,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = parser(__doc__ or "", seeds=1)
     made.add_argument("--rounds", type=int, metavar="N", help=f"default {ROUNDS}, quick {QUICK_ROUNDS}")
     made.add_argument(
-        "--kafka", nargs="?", const="start", metavar="URL", help="on Apache Kafka; without an address, on one of its own"
+        "--kafka",
+        nargs="?",
+        const="start",
+        metavar="URL",
+        help="on Apache Kafka; without an address, on one of its own",
     )
     chosen = parse(made, argv)
     logs.configure("error")
@@ -332,6 +361,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bars, slack = Bars(), SLACK if chosen.quick else 1.0
     if chosen.kafka is None:
         embedded(rounds, n, bars, slack)
+        learners(min(rounds, 3), chosen.samples or (QUICK_LABELS if chosen.quick else LABELS), bars, slack)
     else:
         with node(chosen.kafka) as url:
             kafka(url, rounds, n, bars, slack)
