@@ -19,7 +19,7 @@ from typing import Any
 from _harness import parse, parser
 
 from stream_al.transport.embedded import EmbeddedBroker
-from stream_al.transport.port import Broker, Output, Position, TopicPartition, TopicSpec
+from stream_al.transport.port import Broker, Output, Position, Rebalanced, TopicPartition, TopicSpec
 
 FEATURES = 30
 MOST_POLLED = 500
@@ -114,7 +114,8 @@ class OnLog:
         self._flush()
         polled = self.member.poll(MOST_POLLED, 1.0)
         for tp, position in polled.assigned.items():
-            self.member.seek(tp, 0 if position is None else position.offset)
+            known = self.at.get(tp, position)
+            self.member.seek(tp, 0 if known is None else known.offset)
         for tp, records in polled.records.items():
             self.at[tp] = Position(records[-1].offset + 1)
         return [r.value or b"" for records in polled.records.values() for r in records]
@@ -128,7 +129,8 @@ class OnLog:
             self.broker.append(forwarded)
         if time.monotonic() - self.committed > AUTO_COMMIT_S:
             self.committed = time.monotonic()
-            self.member.commit([], self.at)
+            with contextlib.suppress(Rebalanced):  # after a long pause; the next poll joins anew
+                self.member.commit([], self.at)
 
     def close(self) -> None:
         self._flush()
