@@ -117,7 +117,7 @@ class SampleDecoder:
     ) -> None:
         self.id_path, self.features_path, self.timestamp_path = id_path, features_path, timestamp_path
         self.max_bytes = max_bytes
-        self._plain = (id_path, features_path, timestamp_path) == ("id", "features", "timestamp")
+        self.plain = (id_path, features_path, timestamp_path) == ("id", "features", "timestamp")
         self._decode = msgspec.json.Decoder(_Sample).decode
         self._decode_any = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -139,6 +139,13 @@ class SampleDecoder:
         if not SURE_TYPES.issuperset(map(type, features.values())):
             for name, feature in features.items():
                 _check(name, feature)
+        return self._sample(record, found, features, time)
+
+    def again(self, record: Record) -> Sample:
+        """Decode a record that is known to be a sample."""
+        return self._sample(record, *self._parts(record.value))
+
+    def _sample(self, record: Record, found: str | int | None, features: Features, time: object) -> Sample:
         if self.timestamp_path is None:
             time = timestamp(record.timestamp)
         source = Source(record.topic, record.partition, record.offset, None if time is None else str(time))
@@ -146,7 +153,7 @@ class SampleDecoder:
         return Sample(name, features, source)
 
     def _parts(self, value: bytes | None) -> tuple[str | int | None, Features, object]:
-        if self._plain:
+        if self.plain:
             plain = _decoded(self._decode, value, "sample")
             return plain.id, plain.features, plain.timestamp
         return self._mapped(_decoded(self._decode_any, value, "sample"))
@@ -264,8 +271,10 @@ _decode_request = msgspec.json.Decoder(_Request).decode
 
 def encode_request(request: LabelRequest, text: str | None = None, image: str | None = None) -> bytes:
     """Return a request as a Label Studio task; ``text`` and ``image`` name features shown as such."""
-    vectors = {k: v for k, v in request.features.items() if isinstance(v, list)}
-    features = {k: v for k, v in request.features.items() if k not in vectors}
+    features, vectors = request.features, {}
+    if list in map(type, features.values()):
+        vectors = {k: v for k, v in features.items() if isinstance(v, list)}
+        features = {k: v for k, v in features.items() if k not in vectors}
     data: dict[str, Any] = {"id": request.id, "features": features}
     for name, feature in (("text", text), ("image", image)):
         if feature is not None:

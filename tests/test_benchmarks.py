@@ -19,6 +19,8 @@ PROGRAMS = {
     "cooperative": (["--samples", "300"], ["Accuracy with 5 %", "pseudo-labels", "Bars"]),
     "representation": (["--samples", "300"], ["labels, default", "redundant", "Costs of a sample", "Bars"]),
     "drift": (["--samples", "1000"], ["Drift alarms", "false alarms per 1,000 samples"]),
+    "throughput": (["--samples", "500", "--rounds", "1"], ["Embedded log: CPU time a sample", "ordinary loop", "bare poll", "labels a second", "Bars"]),
+    "ordinary": (["--samples", "500"], ["us of CPU a sample"]),
     "label_efficiency": (["--samples", "300"], ["Mean accuracy", "Labels that random needs", "500 samples late", "Bars"]),
 }  # fmt: skip
 

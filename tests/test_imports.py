@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "stream_al"
 
 # A module imports its own layer and those above it in this table. Outside the core, a package is one layer.
 LAYERS = (
-    ("core.messages", "core.labels", "core.coin", "core"),
+    ("core.messages", "core.labels", "core.coin", "core.batch", "core"),
     (
         "core.assessment",
         "core.utility",
@@ -32,7 +32,7 @@ LAYERS = (
     ),
     ("core.fold",),
     ("core.grants", "core.scorer", "core.learner"),
-    ("config", "config_*", "codec", "transport"),
+    ("config", "config_*", "codec*", "transport"),
     (
         "service",
         "metrics",

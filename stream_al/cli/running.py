@@ -41,16 +41,12 @@ def run(
     it ends with exit code 1, so let something start it again: systemd, Docker or Kubernetes.
     """
     settings = settings_of(config, overrides, level="settings")
-    import gc
-
     import structlog
 
-    from stream_al.service.loop import Loop
+    from stream_al.service.loop import Loop, calm_collector
 
     loop = Loop(settings, role, _nowhere)
-    # A third of a scorer's time went into looking for cycles among samples, which have none.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    calm_collector()
     loop.install_signals()
     server = _listen(settings)
     loop.publish = server.publish if server is not None else _nowhere

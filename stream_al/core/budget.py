@@ -53,6 +53,7 @@ BLOCK = 64  # samples between two moves of the threshold
 BINS = 64
 MEMORY = 1024  # the histogram is halved when it holds this many utilities
 STEEPNESS = 1.5
+STEEPEST = 60.0  # exponents are drawn in to this
 CORRECTION, MOST_SHIFT = 0.3, 8.0
 WARM_UP_P = 0.5
 LEAST_P = 1e-9  # a sample with less is uncovered: its weight would be no number to count with
@@ -264,37 +265,49 @@ class PartitionBudget:
         spread
             What the ramp takes for the utilities' standard deviation; None: the one that they have lately.
         """
-        n = len(u)
+        n, rules = len(u), _Rules.of(budget)
         p, floor, threshold = np.empty(n), np.empty(n), np.empty(n)
+        bins, some_cold = _bins(u), bool(cold.any())
+        walk: _Walk | None = None
         start = 0
         while start < n:
             if self.seen % BLOCK == 0:
-                self._solve(budget, spread)
+                self._solve(rules, spread)
             end = min(n, start + BLOCK - self.seen % BLOCK)
             part = slice(start, end)
             threshold[part] = self.threshold - self.shift * self.scale / STEEPNESS
-            base, base_floor = self._ramp(u[part], cold[part], budget)
-            self._decide_block(base, base_floor, coins[part], p[part], floor[part], budget, warming=warming)
-            warm = ~cold[part]
-            informative = u[part][warm]
-            if len(informative):
-                self.histogram += np.bincount(_bins(informative), minlength=BINS)
-                for p_free in base[
-                    warm
-                ].tolist():  # one by one: the sum must not depend on where a poll was cut
-                    self.asked += p_free
-                self.asked_of += len(informative)
+            base, floor[part] = self._ramp(u[part], cold[part] if some_cold else None, rules)
+            p[part] = base
+            if self._restrained(rules, warming=warming):
+                self._decide_each(p[part], floor[part], coins[part], rules, warming=warming)
+            else:
+                walk = walk or _Walk(start, self.level, self.debt)
+                walk.paid += [start + i for i in self._pay_for(base, float(floor[start]), coins[part], rules)]
+            warm = ~cold[part] if some_cold else slice(None)
+            self._note(base[warm], bins[part][warm])
             self.seen += end - start
             start = end
+        if walk is not None:
+            walk.taper(p, floor, rules)
         return Decisions(p, floor, threshold, coins < p)
 
-    def _solve(self, budget: Budget, spread: float | None) -> None:
+    def _note(self, base: Vector, bins: NDArray[np.int64]) -> None:
+        """Take the informative samples of a block into the histogram and into the account of what is asked."""
+        if len(bins):
+            self.histogram += np.bincount(bins, minlength=BINS)
+            asked = self.asked
+            for p in base.tolist():  # one by one: the sum must not depend on where a poll was cut
+                asked += p
+            self.asked = asked
+            self.asked_of += len(bins)
+
+    def _solve(self, rules: _Rules, spread: float | None) -> None:
         """Set target, threshold and scale for the next block."""
-        target = budget.fraction if budget.fraction is not None else 1.0
-        if budget.fraction is not None and budget.burst:
-            fill = self.level / (budget.burst * TOKEN)
+        target = rules.fraction if rules.fraction is not None else 1.0
+        if rules.fraction is not None and rules.burst:
+            fill = self.level / (rules.burst * TOKEN)
             target *= min(2.0, max(0.2, 1 + 0.5 * (2 * fill - 1)))
-        if budget.capped:
+        if rules.capped:
             target = min(target, self._granted_rate() or self.target or target)  # no grant now: as before
         self._correct()
         self.target = min(1.0, target)
@@ -303,7 +316,7 @@ class PartitionBudget:
             self.histogram //= 2
             total = int(self.histogram.sum())
         if total:
-            self._solve_threshold(budget.exploration * self.target, spread)
+            self._solve_threshold(total, rules.exploration * self.target, spread)
 
     def _correct(self) -> None:
         """Move the shift towards where the last block's mean p would have met its target."""
@@ -312,20 +325,23 @@ class PartitionBudget:
             self.shift = min(max(self.shift + CORRECTION * miss, -MOST_SHIFT), MOST_SHIFT)
         self.asked, self.asked_of = 0.0, 0
 
-    def _solve_threshold(self, floor: float, spread: float | None) -> None:
+    def _solve_threshold(self, total: int, floor: float, spread: float | None) -> None:
         """Find the threshold at which the mean p over the histogram is the target (Newton inside a bracket)."""
-        held = np.flatnonzero(self.histogram)
-        weights = self.histogram[held] / self.histogram[held].sum()
+        held = self.histogram.nonzero()[0]
+        weights = self.histogram[held] / total
         centres = _CENTRES[held]
-        mean = float(weights @ centres)
-        lately = math.sqrt(max(0.0, float(weights @ ((centres - mean) ** 2 + _WITHIN[held]))))
-        self.scale = lately if spread is None else spread
+        if spread is None:
+            mean = float(weights @ centres)
+            spread = math.sqrt(max(0.0, float(weights @ ((centres - mean) ** 2 + _WITHIN[held]))))
+        self.scale = spread
         wanted = min(max((self.target - floor) / (1 - floor), 1e-9), 1 - 1e-9) if floor < 1 else 0.5
         x = centres * (STEEPNESS / self.scale)
         low, high = float(x[0]) - 25.0, float(x[-1]) + 25.0
         t = min(max(self.threshold * STEEPNESS / self.scale, low), high)
+        within = x[-1] - x[0] < STEEPEST - 25.0
         for _ in range(40):
-            s = 1.0 / (1.0 + np.exp(np.clip(t - x, -60.0, 60.0)))
+            s = t - x
+            s = 1.0 / (1.0 + np.exp(s if within else np.clip(s, -STEEPEST, STEEPEST)))
             miss = float(weights @ s) - wanted
             if abs(miss) <= 1e-4 * wanted:
                 break
@@ -338,116 +354,154 @@ class PartitionBudget:
             t = step if low < step < high else 0.5 * (low + high)
         self.threshold = t * self.scale / STEEPNESS
 
-    def _ramp(self, u: Vector, cold: NDArray[np.bool_], budget: Budget) -> tuple[Vector, float]:
-        """Return p before any gate, and the floor in it."""
-        floor = budget.exploration * self.target
+    def _ramp(self, u: Vector, cold: NDArray[np.bool_] | None, rules: _Rules) -> tuple[Vector, float]:
+        """Return p before any gate, and the floor in it; ``cold`` is None where no sample is."""
+        floor = rules.exploration * self.target
         if self.scale == 0:
             return np.full(len(u), self.target), floor
-        z = np.clip((self.threshold - u) * (STEEPNESS / self.scale) - self.shift, -60.0, 60.0)
+        steepness = STEEPNESS / self.scale
+        z = (self.threshold - u) * steepness - self.shift
+        # numpy's clip costs as much as three of the other operations, and is seldom needed
+        if max(abs(self.threshold), abs(self.threshold - 1)) * steepness + abs(self.shift) > STEEPEST - 1:
+            z = np.clip(z, -STEEPEST, STEEPEST)
         base = floor + (1 - floor) / (1.0 + np.exp(z))
-        base[base < LEAST_P] = 0.0
-        return np.where(cold, self.target, base), floor
+        if floor < LEAST_P:
+            base[base < LEAST_P] = 0.0
+        return base if cold is None else np.where(cold, self.target, base), floor
 
-    def _decide_block(
-        self,
-        base: Vector,
-        base_floor: float,
-        coins: Vector,
-        p: Vector,
-        floor: Vector,
-        budget: Budget,
-        *,
-        warming: bool,
-    ) -> None:
-        """Apply bucket, caps and taper to at most one block, as far as possible at once."""
-        done = 0
-        if not budget.capped and budget.fraction is not None and not (warming and self._left("advance")):
-            done = self._decide_freely(base, coins, budget)
-            p[:done] = base[:done]
-            floor[:done] = base_floor
-        for i in range(done, len(base)):
-            p[i], floor[i] = self._decide_one(
-                float(base[i]), base_floor, float(coins[i]), budget, warming=warming
-            )
+    def _restrained(self, rules: _Rules, *, warming: bool) -> bool:
+        """Say whether more than the bucket decides, so that each sample must be looked at."""
+        return rules.capped or rules.fraction is None or (warming and self._left("advance") > 0)
 
-    def _decide_freely(self, base: Vector, coins: Vector, budget: Budget) -> int:
-        """Decide the samples before which the bucket is comfortably filled; return how many those are.
+    def _pay_for(self, base: Vector, floor: float, coins: Vector, rules: _Rules) -> list[int]:
+        """Let the bucket decide a block; return which samples were requested.
 
-        The level under refill r, requests and a lid c is S_i - max(0, max_{j<=i} (S_j - c)) with S the level
-        without a lid: the reflection of a walk (Skorokhod, 1961).
+        Only what the ramp would ask needs a look: the bucket asks no more, and fills evenly between requests.
         """
-        assert budget.fraction is not None
-        refill, lid = round(budget.fraction * TOKEN), max(budget.burst, 1) * TOKEN
-        n = len(base)
-        chosen = coins < base
-        steps = np.arange(1, n + 1, dtype=np.int64)
-        repaid = np.minimum(self.debt, (refill // 5) * steps)
-        before: NDArray[np.int64] = np.cumsum(chosen) - chosen
-        walk = self.level + refill * steps - repaid - before * TOKEN
-        level = walk - np.maximum(0, np.maximum.accumulate(walk - lid))
-        low = np.flatnonzero(level < self._comfortable(budget))
-        done = int(low[0]) if len(low) else n
-        if done:
-            last = done - 1
-            self.level = int(level[last]) - int(chosen[last]) * TOKEN
-            self.debt -= int(repaid[last])
-        return done
+        paid, at, level, debt = [], 0, self.level, self.debt
+        for i in (coins < base).nonzero()[0].tolist():
+            level, debt = rules.filled(level, debt, i + 1 - at)
+            at = i + 1
+            if coins[i] < rules.tapered(float(base[i]), floor, level)[0]:
+                level -= TOKEN
+                paid.append(i)
+        self.level, self.debt = rules.filled(level, debt, len(base) - at)
+        return paid
 
-    @staticmethod
-    def _comfortable(budget: Budget) -> int:
-        """Return the level above which nothing is tapered; a very small bucket has no room for a taper."""
-        return TOKEN if budget.burst < 4 else budget.burst * TOKEN // 2
+    def _decide_each(self, p: Vector, floor: Vector, coins: Vector, rules: _Rules, *, warming: bool) -> None:
+        """Decide a block sample by sample, with every gate in force; change p and the floor in it."""
+        lent, granted = self._means(rules, warming=warming)
+        each = zip(p.tolist(), floor.tolist(), coins.tolist(), strict=True)
+        for i, (base, base_floor, coin) in enumerate(each):
+            own, own_floor = base, base_floor
+            if rules.fraction is not None:
+                self.level, self.debt = rules.filled(self.level, self.debt, 1)
+            if lent:
+                own = own_floor = WARM_UP_P
+            elif rules.fraction is not None:
+                own, own_floor = rules.tapered(own, own_floor, self.level)
+            if rules.capped:
+                own, own_floor = self._capped(own, own_floor, rules, granted)
+            if own < LEAST_P:
+                own = own_floor = 0.0
+            if coin < own:
+                self._pay(rules, lent=lent)
+                lent, granted = self._means(rules, warming=warming)
+            p[i], floor[i] = own, own_floor
 
-    def _decide_one(
-        self, base: float, base_floor: float, coin: float, budget: Budget, *, warming: bool
-    ) -> tuple[float, float]:
-        """Decide one sample with every gate in force; return p and the floor in it."""
-        self._earn(budget)
-        p, floor = base, base_floor
+    def _means(self, rules: _Rules, *, warming: bool) -> tuple[bool, float]:
+        """Return whether there is an advance to spend, and the rate granted by caps: until the next request."""
         lent = warming and self._left("advance") > 0
-        if lent:
-            p = floor = WARM_UP_P
-        elif budget.fraction is not None:
-            p, floor = self._tapered(p, floor, budget)
-        if budget.capped:
-            p, floor = self._capped(p, floor, budget)
-        if p < LEAST_P:
-            p = floor = 0.0
-        if coin < p:
-            self._pay(budget, lent=lent)
-        return p, floor
+        return lent, self._granted_rate() if rules.capped else 0.0
 
-    def _earn(self, budget: Budget) -> None:
-        if budget.fraction is None:
-            return
-        refill = round(budget.fraction * TOKEN)
-        repaid = min(self.debt, refill // 5)
-        self.debt -= repaid
-        self.level = min(self.level + refill - repaid, max(budget.burst, 1) * TOKEN)
-
-    def _tapered(self, p: float, floor: float, budget: Budget) -> tuple[float, float]:
-        if self.level < TOKEN:
+    def _capped(self, p: float, floor: float, rules: _Rules, granted: float) -> tuple[float, float]:
+        if granted == 0:
             return 0.0, 0.0
-        comfortable = self._comfortable(budget)
-        if self.level >= comfortable:
-            return p, floor
-        share = ((self.level - TOKEN) / (comfortable - TOKEN)) ** 2
-        return min(p, floor + (p - floor) * share), floor
-
-    def _capped(self, p: float, floor: float, budget: Budget) -> tuple[float, float]:
-        if self._left("cap") == 0:
-            return 0.0, 0.0
-        granted = self._granted_rate()
         scale = granted / self.target if self.target > 0 else 1.0
-        if budget.fraction is not None:
+        if rules.fraction is not None:
             scale = min(1.0, scale) if p < WARM_UP_P or floor < WARM_UP_P else min(1.0, granted / WARM_UP_P)
         return min(1.0, p * scale), min(1.0, floor * scale)
 
-    def _pay(self, budget: Budget, *, lent: bool) -> None:
+    def _pay(self, rules: _Rules, *, lent: bool) -> None:
         if lent:
             self._spend("advance")
             self.debt += TOKEN
-        elif budget.fraction is not None:
+        elif rules.fraction is not None:
             self.level -= TOKEN
-        if budget.capped:
+        if rules.capped:
             self._spend("cap")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What a budget says, worked out once for all samples of a poll."""
+
+    fraction: float | None
+    exploration: float
+    capped: bool
+    burst: int
+    refill: int  # earned by a sample
+    fifth: int  # what a sample repays at most
+    lid: int
+    comfortable: int  # the level above which nothing is tapered; a very small bucket has no room for a taper
+
+    @classmethod
+    def of(cls, budget: Budget) -> _Rules:
+        burst, refill = budget.burst, round((budget.fraction or 0.0) * TOKEN)
+        comfortable = TOKEN if burst < 4 else burst * TOKEN // 2
+        return cls(
+            budget.fraction, budget.exploration, budget.capped, burst, refill, refill // 5, max(burst, 1) * TOKEN,
+            comfortable,
+        )  # fmt: skip
+
+    def filled(self, level: int, debt: int, samples: int) -> tuple[int, int]:
+        """Return level and debt after the refill of so many samples, one or more, without a request."""
+        repaid = min(debt, samples * self.fifth)
+        return min(level + samples * self.refill - repaid, self.lid), debt - repaid
+
+    def tapered(self, p: float, floor: float, level: int) -> tuple[float, float]:
+        """Return what a bucket at this level leaves of p, and of the floor in it."""
+        if level < TOKEN:
+            return 0.0, 0.0
+        if level >= self.comfortable:
+            return p, floor
+        share = (level - TOKEN) / (self.comfortable - TOKEN)
+        p = min(p, floor + (p - floor) * (share * share))
+        return (p, floor) if p >= LEAST_P else (0.0, 0.0)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """The bucket's level over the samples from ``start`` on, by which of them were requested."""
+
+    start: int
+    level: int
+    debt: int
+    paid: list[int] = field(default_factory=list)
+
+    def taper(self, p: Vector, floor: Vector, rules: _Rules) -> None:
+        """Do what ``_Rules.tapered`` does, for all samples at once."""
+        p, floor = p[self.start :], floor[self.start :]
+        level = self._levels(len(p), rules)
+        low = np.flatnonzero(level < rules.comfortable)
+        if len(low):
+            share = (level[low] - TOKEN) / max(1, rules.comfortable - TOKEN)
+            own, own_floor = p[low], floor[low]
+            own = np.minimum(own, own_floor + (own - own_floor) * (share * share))
+            none = (level[low] < TOKEN) | (own < LEAST_P)
+            own[none], own_floor[none] = 0.0, 0.0
+            p[low], floor[low] = own, own_floor
+
+    def _levels(self, n: int, rules: _Rules) -> NDArray[np.int64]:
+        """Return the level at which each sample is decided.
+
+        Under refill r, requests and a lid c it is S_i - max(0, max_{j<=i} (S_j - c)) with S the level without a lid:
+        the reflection of a walk (Skorokhod, 1961).
+        """
+        steps = np.arange(1, n + 1, dtype=np.int64)
+        requested = np.zeros(n, dtype=np.int64)
+        requested[np.array(self.paid, dtype=np.int64) - self.start] = TOKEN
+        before = np.cumsum(requested) - requested
+        walk = self.level + rules.refill * steps - np.minimum(self.debt, rules.fifth * steps) - before
+        level: NDArray[np.int64] = walk - np.maximum(0, np.maximum.accumulate(walk - rules.lid))
+        return level

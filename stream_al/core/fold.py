@@ -65,6 +65,7 @@ from stream_al.core.regression import Errors, Missed
 from stream_al.core.strategies.base import QueryStrategy
 from stream_al.core.strategies.novelty import with_novelty
 from stream_al.core.strategies.table import create
+from stream_al.core.utility import highest
 
 T = TypeVar("T")
 
@@ -548,14 +549,18 @@ class Fold:
         """What the ramp takes for the utilities' standard deviation; None: the one that they have."""
         return None if self.strategy is None else self.strategy.spread
 
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The features that samples are scored by, if those are numbers and asked for as a matrix."""
+        return self.model.numbers if self.model is not None else ()
+
     def score(self, batch: Sequence[Mapping[str, Any]]) -> Scores:
         """Score n samples by their features."""
         assert self.model is not None, "a fold without genesis scores nothing"
         assert self.strategy is not None
         assessment = self.model.assess(batch)
         p = assessment.probabilities
-        n = len(batch)
-        confidence = p.max(axis=1) if p.shape[1] else np.zeros(n)
+        confidence = highest(p)
         m = self.calibration.expected_correct(confidence)
         utility, cold = self.strategy.utility(assessment), ~assessment.answered
         return Scores(p, utility, cold, confidence, m, assessment.values)
@@ -594,12 +599,13 @@ class Fold:
         if scores.values is not None:
             value = None if scores.cold[i] else float(scores.values[i])
             return Shown(self.genesis.model, self.version, value=value)
-        probabilities = scores.probabilities[i]
-        if not probabilities.any():
+        probabilities, classes = scores.probabilities[i].tolist(), self.classes
+        if not any(probabilities):
             return Shown(self.genesis.model, self.version)
-        order = np.argsort(-probabilities, kind="stable")
-        top = {label_key(self.classes[i]): float(probabilities[i]) for i in order[:MOST_SHOWN]}
-        return Shown(self.genesis.model, self.version, top, float(probabilities[order[MOST_SHOWN:]].sum()))
+        order = sorted(range(len(classes)), key=probabilities.__getitem__, reverse=True)
+        top = {label_key(classes[k]): probabilities[k] for k in order[:MOST_SHOWN]}
+        rest = float(scores.probabilities[i, order[MOST_SHOWN:]].sum()) if len(order) > MOST_SHOWN else 0.0
+        return Shown(self.genesis.model, self.version, top, rest)
 
 
 def _apart(known: float | None, own: float | None) -> float:

@@ -8,6 +8,7 @@ as a key (a JSON object, a choice on the label page, a metric) uses ``label_key`
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TypeGuard
 
 Label = str | int | bool  # a class
@@ -35,6 +36,7 @@ def same(one: Value, other: Value) -> bool:
     return type(one) is type(other) and one == other
 
 
+@lru_cache(maxsize=4096, typed=True)  # it is written for each class of each request
 def label_key(label: Value) -> str:
     r"""Write a label as a JSON key: a string as itself, any other as its JSON text.
 

@@ -59,9 +59,8 @@ def milliseconds(text: str) -> int:
 # --- messages ------------------------------------------------------------------------------------------------
 
 
-@dataclass(
-    slots=True, unsafe_hash=True
-)  # read-only as all here; a frozen one takes at least twice as long to make
+# Read-only as all here; but what is made for each request is not frozen: that takes at least twice as long.
+@dataclass(slots=True, unsafe_hash=True)
 class Source:
     """Where a sample stands in its topic: its identity."""
 
@@ -75,7 +74,7 @@ class Source:
         return f"{self.partition}-{self.offset}"
 
 
-@dataclass(slots=True)  # as above
+@dataclass(slots=True)
 class Sample:
     """One member of the stream. ``id`` is its name for people and for the join, not its identity."""
 
@@ -84,7 +83,7 @@ class Sample:
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # as above
 class Query:
     """Why a label was requested. All numbers were fixed before the coin and, the threshold apart, lie in [0, 1].
 
@@ -112,7 +111,7 @@ class Query:
     expected_correct: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # as above
 class Shown:
     """What the model said. ``probabilities`` by label key, highest first, at most 20; ``rest`` is the others' sum.
 
@@ -135,7 +134,7 @@ class Shown:
         return next(iter(self.probabilities.values()), 0.0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # as above
 class LabelRequest:
     id: str
     request_id: str
@@ -241,7 +240,7 @@ class Tally:
     state_lost: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # as above
 class Observe:
     """Features of a randomly drawn sample, for unsupervised state. Report and ledger record alike."""
 

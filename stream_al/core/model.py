@@ -127,14 +127,24 @@ class Model:
     def _assess(self, batch: Sequence[Mapping[str, Feature]], *, whole: bool) -> Assessment:
         if not (batch and self.learned):
             return self._state.unanswered(len(batch))
-        if self._vectorised is UNKNOWN:
-            self._vectorised = self._state.vectorised()
-        if self._vectorised is not None:
+        vectorised = self._by_matrices()
+        if vectorised is not None:
             with contextlib.suppress(Exception):  # asked one by one, the others get an answer
-                found: Assessment | None = self._vectorised(batch, whole=whole)
+                found = vectorised(batch, whole=whole)
                 if found is not None:
                     return found
         return self._state.assess(batch, whole=whole)
+
+    def _by_matrices(self) -> Callable[..., Assessment | None] | None:
+        if self._vectorised is UNKNOWN:
+            self._vectorised = self._state.vectorised()
+        found: Callable[..., Assessment | None] | None = self._vectorised
+        return found
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The features of which the model wants a matrix, ``batch.Numbers``; none if it asks for them by name."""
+        return self._state.features.numbers if self.learned and self._by_matrices() is not None else ()
 
     def learn(self, features: Mapping[str, Feature], label: Value) -> str | None:
         """Learn one label.
@@ -477,6 +487,10 @@ def _placed(probabilities: NDArray[np.float64], codes: Sequence[int], k: int) ->
     scale = 1 + (k - len(codes)) * missing
     placed = np.full((len(probabilities), k), missing / scale)
     placed[:, list(codes)] = probabilities / scale
+    if placed.min(initial=0.0) >= 0:  # numpy is slow along rows of few columns, and nearly all are sound
+        total = placed @ np.ones(k)
+        if total.min(initial=1.0) > 0 and total.max(initial=1.0) < math.inf:
+            return placed
     total = placed.sum(axis=1)
     unsound = ~((total > 0) & (total < math.inf) & (placed.min(axis=1) >= 0))
     placed[unsound] = 0.0

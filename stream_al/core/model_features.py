@@ -39,6 +39,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_al.core.batch import Numbers
 from stream_al.core.messages import Feature
 
 LARGEST = 1e18
@@ -96,6 +97,12 @@ class FeatureTable:
         """The columns in canonical order."""
         return tuple(self._usual)
 
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The columns, if each is a feature that is a number; none if not, or if samples are sparse."""
+        plain = len(self._usual) <= DENSE and all(kind is NUMBER for kind in self._kinds.values())
+        return self.columns if plain else ()
+
     def matrix(self, batch: Sequence[Mapping[str, Feature]]) -> NDArray[np.float64] | None:
         """Return what ``encode`` gives for n samples as a matrix of shape (n, ``columns``).
 
@@ -103,6 +110,8 @@ class FeatureTable:
         """
         if self._raw or not 0 < len(self._usual) <= DENSE:
             return None
+        if isinstance(batch, Numbers) and batch.columns == self.numbers:
+            return self._filled(batch)
         get, dimensions = itemgetter(*self._usual), 1 if len(self._usual) == 1 else 2
         if all(kind is NUMBER for kind in self._kinds.values()):  # perhaps there is nothing to translate
             with contextlib.suppress(KeyError, ValueError, OverflowError):
@@ -114,6 +123,15 @@ class FeatureTable:
         return np.array([get(self.encode(features)) for features in batch], dtype=np.float64).reshape(
             len(batch), -1
         )
+
+    def _filled(self, batch: Numbers) -> NDArray[np.float64]:
+        values = batch.values
+        if batch.odd or not batch.largest <= LARGEST:  # false for NaN, too
+            usual = np.fromiter(self._usual.values(), dtype=np.float64)
+            values = np.where(np.isnan(values), usual, np.clip(values, -LARGEST, LARGEST))
+            for i, features in batch.odd.items():
+                values[i] = list(self.encode(features).values())
+        return values
 
     def learn(self, features: Mapping[str, Feature]) -> Row:
         """Remember what is new in these features, then translate them."""

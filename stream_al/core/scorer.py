@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_al.core import coin
+from stream_al.core.batch import Samples
 from stream_al.core.budget import Decisions, PartitionBudget
 from stream_al.core.fold import Fold, Scores, clipped
 from stream_al.core.labels import label_key
@@ -171,17 +172,16 @@ class Scorer:
     def _decide(self, state: _Partition, samples: Sequence[Sample], now_ms: int, *, warming: bool) -> None:
         genesis, fold = self.fold.genesis, self.fold
         assert genesis is not None
-        scores = fold.score([s.features for s in samples])
-        offsets = np.fromiter((s.source.offset for s in samples), dtype=np.int64, count=len(samples))
+        samples = Samples.of(samples)
+        scores, offsets = fold.score(samples.features), samples.offsets
         coins = coin.coins(state.coin_key, offsets)
         decisions = state.budget.decide(
             scores.utility, scores.cold, coins, fold.budget, warming=warming, spread=fold.spread
         )
         self._count(state, scores, decisions)
+        times = timestamp(now_ms), timestamp(now_ms + self.label_ttl_ms)
         for i in np.flatnonzero(decisions.chosen).tolist():
-            request = self._request(
-                samples[i], i, scores, decisions, float(coins[i]), now_ms, warming=warming
-            )
+            request = self._request(samples[i], i, scores, decisions, float(coins[i]), times, warming=warming)
             state.requests.append(request)
             self.reasons[request.query.reason] += 1
         self._draw_observes(state, samples, offsets)
@@ -225,7 +225,7 @@ class Scorer:
         scores: Scores,
         decisions: Decisions,
         draw: float,
-        now_ms: int,
+        times: tuple[str, str],
         *,
         warming: bool,
     ) -> LabelRequest:
@@ -251,8 +251,8 @@ class Scorer:
             source=sample.source,
             query=query,
             model=self.fold.shown(scores, i),
-            requested_at=timestamp(now_ms),
-            expires_at=timestamp(now_ms + self.label_ttl_ms),
+            requested_at=times[0],
+            expires_at=times[1],
         )
 
     def _draw_observes(
@@ -260,7 +260,8 @@ class Scorer:
     ) -> None:
         room = MOST_OBSERVED - len(state.observes)
         drawn = np.flatnonzero(coin.coins(state.observe_key, offsets) < self.fold.observe_rate)[:room]
-        state.observes.extend(Observe(samples[i].source, samples[i].features) for i in drawn.tolist())
+        observed = (samples[i] for i in drawn.tolist())
+        state.observes.extend(Observe(sample.source, sample.features) for sample in observed)
 
     def _prediction(self, sample: Sample, i: int, scores: Scores, decisions: Decisions) -> Prediction:
         return Prediction(

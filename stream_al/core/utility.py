@@ -18,6 +18,18 @@ def entropies(p: Matrix) -> Vector:
     return h
 
 
+def highest(p: Matrix) -> Vector:
+    """Return the highest probability of each row; 0 without classes.
+
+    >>> highest(np.array([[0.2, 0.8], [0.0, 0.0]]))
+    array([0.8, 0. ])
+    """
+    if p.shape[1] == 2:  # numpy is ten times slower along rows of two
+        return np.maximum(p[:, 0], p[:, 1])
+    top: Vector = p.max(axis=1, initial=0.0)
+    return top
+
+
 def top_two(p: Matrix) -> tuple[Vector, Vector]:
     """Return the highest and the second highest probability of each row, for two classes or more.
 

@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from stream_al.codec import BadRecord, SampleDecoder, dead_letter, decode_report, encode, encode_request
+from stream_al.codec_batch import BatchDecoder
 from stream_al.config import Settings
-from stream_al.core.messages import Sample, Tally
+from stream_al.core.messages import Tally
 from stream_al.core.scorer import Gathered, Scorer
 from stream_al.service.figures import BATCH_BOUNDS_S, Observations
 from stream_al.service.follower import STALLED_S, Follower, Heartbeat
@@ -54,7 +55,7 @@ class ScorerTask(Closeable):
         self.broker, self.settings, self.follower, self.clock = broker, settings, follower, clock
         self.writer = writer
         s = settings.samples
-        self.decode = SampleDecoder(s.id, s.features, s.timestamp, s.max_bytes)
+        self.decode = BatchDecoder(SampleDecoder(s.id, s.features, s.timestamp, s.max_bytes))
         self.machine = Scorer(
             follower.fold,
             label_ttl_ms=round(settings.labels.ttl_s * 1000),
@@ -232,18 +233,15 @@ class ScorerTask(Closeable):
         now = self.clock()
         if not self.machine.gathered:
             self.since_ms = now
-        samples: list[Sample] = []
+        samples, unreadable = self.decode(records, self.follower.fold.numbers)
         bad: Counter[str] = Counter()
         last = ""
-        for record in records:
-            try:
-                samples.append(self.decode(record))
-            except BadRecord as problem:
-                bad[problem.reason] += 1
-                last = f"{record.topic}-{record.partition}@{record.offset}: {problem}"
-                self.unusable.note(problem.reason, record.topic, record.partition, record.offset)
-                letter = dead_letter(self.settings.topics.dead_letters, record, problem, "scorer")
-                self.dead.setdefault(tp.partition, []).append((problem.reason, letter))
+        for record, problem in unreadable:
+            bad[problem.reason] += 1
+            last = f"{record.topic}-{record.partition}@{record.offset}: {problem}"
+            self.unusable.note(problem.reason, record.topic, record.partition, record.offset)
+            letter = dead_letter(self.settings.topics.dead_letters, record, problem, "scorer")
+            self.dead.setdefault(tp.partition, []).append((problem.reason, letter))
         self.guard.on(len(records), bad, last)
         started = time.perf_counter()
         self.machine.on(tp.partition, samples, records[-1].offset + 1, bad.total(), now)

@@ -116,6 +116,8 @@ class Log(LogFile):
         return {TopicPartition(*place): tail.next for place, tail in tails.items()}
 
     def _choose(self, key: bytes | None, partitions: int) -> int:
+        if partitions == 1:
+            return 0
         if key is not None:
             return zlib.crc32(key) % partitions
         self._turn += 1

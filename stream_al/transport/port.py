@@ -74,9 +74,9 @@ class Record(Protocol):
 Records = dict[TopicPartition, list[Record]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Output:
-    """A record to write. ``partition=None`` lets the key's hash choose it."""
+    """A record to write, read-only. ``partition=None`` lets the key's hash choose it."""
 
     topic: str
     value: bytes | None

@@ -11,11 +11,12 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter, deque
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from stream_al.core.budget import PartitionBudget
+from stream_al.core.budget import TOKEN, PartitionBudget
 from stream_al.core.fold import Fold
 from stream_al.core.learner import Learner, Place, Turn
 from stream_al.core.messages import (
@@ -330,3 +331,49 @@ def test_max_outstanding_is_used_while_answers_keep_coming():
     town = Town(Budget(fraction=None, max_outstanding=20), 4, seed=3, answer_ms=60_000)
     day(town, "beta", 3600, np.full(4, 5.0))
     assert len(town.stamps) >= 0.5 * 20 * 60
+
+
+class EachByItself(PartitionBudget):
+    """The definition: every sample is looked at with every gate."""
+
+    def _restrained(self, rules, *, warming):
+        return True
+
+
+def test_samples_decided_at_once_are_those_decided_one_by_one():
+    assert sum(map(compare_ways, range(60))) > 100
+
+
+def compare_ways(seed: int) -> int:
+    """Decide batches in both ways; return after how many the bucket was low."""
+    low = 0
+    rng = np.random.default_rng(seed)
+    quick, slow = PartitionBudget(), EachByItself()
+    now, number = NOW, 0
+    fraction = rng.choice([0.001, 0.01, 0.05, 0.3, 1.0])
+    limits = {} if seed % 6 else {"per_hour": 50}
+    budget = Budget(fraction=fraction, exploration=rng.choice([0.0, 0.2, 1.0]), **limits)
+    for _ in range(12):
+        n = int(rng.choice([1, 5, 63, 64, 65, 200, 900]))
+        now += int(rng.integers(0, 3_000))
+        grants = []
+        for kind in rng.choice(["burst", "advance", "cap"], size=rng.integers(0, 3)):
+            number += 1
+            until, tokens = timestamp(now + int(rng.choice([6_000, 30_000]))), int(rng.integers(1, 40))
+            grants.append(Grant(number, str(kind), 0, tokens, timestamp(now), until, rng.choice([None, 0.0, 20.0])))  # fmt: skip
+        if rng.random() < 0.2:
+            budget = replace(budget, fraction=rng.choice([0.01, 0.05, 0.3]))
+        u, coins = rng.beta(*rng.choice([(0.3, 0.3), (1, 1), (2, 8), (0.05, 5)]), size=n), rng.random(n)
+        cold = rng.random(n) < rng.choice([0.0, 0.0, 0.3, 1.0])
+        u = np.where(cold, 1.0, rng.choice([0.0, 0.5, 1.0]) if rng.random() < 0.2 else u)
+        warming, spread = bool(rng.random() < 0.3), rng.choice([None, 0.3])
+        told = []
+        for each in (quick, slow):
+            each.tick(now, n)
+            taken = each.take(grants, budget, warming=warming)
+            found = each.decide(u, cold, coins, budget, warming=warming, spread=spread)
+            arrays = (found.p, found.floor, found.threshold, found.chosen)
+            told.append((taken, [a.tolist() for a in arrays], each.encode("ledger", 1)))
+        assert told[0] == told[1]
+        low += TOKEN < quick.level < TOKEN * budget.burst // 2
+    return low
