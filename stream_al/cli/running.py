@@ -43,8 +43,9 @@ def run(
     settings = settings_of(config, overrides, level="settings")
     import structlog
 
-    from stream_al.service.loop import Loop, calm_collector
+    from stream_al.service.loop import Loop, calm_collector, one_heap
 
+    one_heap()
     loop = Loop(settings, role, _nowhere)
     calm_collector()
     loop.install_signals()
