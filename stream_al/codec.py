@@ -19,6 +19,7 @@ from stream_al.core.messages import (
     REQUEST_ID_HEADER,
     REQUEST_SCHEMA,
     Answer,
+    AtDesk,
     Bucket,
     Budget,
     Correction,
@@ -364,6 +365,7 @@ class _Answer(msgspec.Struct):
     task: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
     meta: dict[str, Any] | None = None
+    desk: Any = None  # a stranger's may be anything
 
 
 class _Measured(_Answer):
@@ -395,7 +397,22 @@ def decode_answer(record: Record, task: Task = "classification") -> Answer:
     if wire.label is not None and wire.skip:
         raise BadRecord("wrong_type", "label: both label and skip are given")
     _check_label(wire.label, task)
-    return Answer(str(wire.id), wire.label, wire.skip, wire.request_id, wire.annotator, wire.labeled_at)
+    return Answer(
+        str(wire.id),
+        wire.label,
+        wire.skip,
+        wire.request_id,
+        wire.annotator,
+        wire.labeled_at,
+        _at_desk(wire.desk),
+    )
+
+
+def _at_desk(value: object) -> AtDesk | None:
+    try:
+        return None if value is None else msgspec.convert(value, AtDesk)
+    except msgspec.ValidationError:
+        return None
 
 
 def _label_studio(wire: _Answer, task: Task) -> Answer:
@@ -610,9 +627,9 @@ def answer_bytes(answers: Sequence[Answer]) -> list[bytes]:
     return [msgspec.json.encode(_plain(a)) for a in answers]
 
 
-def _plain(answer: Answer) -> dict[str, Value]:
+def _plain(answer: Answer) -> dict[str, Value | AtDesk]:
     """Return what an answer says, without what it leaves open."""
-    names = ("id", "label", "skip", "request_id", "annotator", "labeled_at")
+    names = ("id", "label", "skip", "request_id", "annotator", "labeled_at", "desk")
     said = {name: getattr(answer, name) for name in names}
     return {k: v for k, v in said.items() if v is not None and (k != "skip" or v)}
 

@@ -29,6 +29,7 @@ from stream_al.core.labels import label_of
 from stream_al.core.learner import Withdrawal
 from stream_al.core.messages import (
     Answer,
+    AtDesk,
     Budget,
     Genesis,
     Grant,
@@ -435,3 +436,14 @@ def test_messages_do_not_repeat_the_payload():
 
 def test_numbers_survive():
     assert msgspec.json.decode(encode(Budget(0.1)))["fraction"] == 0.1
+
+
+def test_an_answer_from_the_desk_comes_back_with_how_it_was_asked():
+    answer = Answer(
+        "s-1", "ok", False, "0-1", "ann", "2026-01-01T00:00:00.000Z", AtDesk(True, "fraud", 2.5, True)
+    )
+    assert decode_answer(Record(answer_bytes([answer])[0])) == answer
+
+
+def test_what_strangers_write_there_does_not_matter():
+    assert decode_answer(Record(b'{"id": "a", "label": "ok", "desk": [1]}')).desk is None

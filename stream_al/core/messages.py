@@ -148,8 +148,26 @@ class LabelRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class AtDesk:
+    """How a person at the desk was asked.
+
+    ``guess`` is the key of what the model said, whether or not it was shown; ``blind`` that it was hidden;
+    ``seconds`` from seeing the question to answering it. An ``opinion`` is a second person's answer to a question that
+    is answered already: it is for comparison, and nothing is learned from it.
+    """
+
+    blind: bool = False
+    guess: str | None = None
+    seconds: float | None = None
+    opinion: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """A label or a skip as it came back. Exactly one of ``label`` and ``skip`` says something."""
+    """A label or a skip as it came back. Exactly one of ``label`` and ``skip`` says something.
+
+    ``desk`` is there where the answer was given at the desk.
+    """
 
     id: str
     label: Value | None = None
@@ -157,6 +175,7 @@ class Answer:
     request_id: str | None = None
     annotator: str | None = None
     labeled_at: str | None = None
+    desk: AtDesk | None = None
 
 
 @dataclass(frozen=True, slots=True)
