@@ -170,7 +170,8 @@ class Desk:
     rules
         Coins, grace and leases.
 
-    ``known`` are the classes of the ledger and of answers on the topic, ``fixed`` says that there will be no others.
+    ``known`` are the classes of the ledger, ``named`` those that answers on the topic added since; ``fixed`` says that
+    there will be no others.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -183,14 +184,17 @@ class Desk:
         self.recent: dict[str, deque[str]] = {}
         self.ranges: dict[str, tuple[float, float]] = {}
         self.known: tuple[Label, ...] = ()
+        self.named: tuple[Label, ...] = ()
         self.fixed = False
         self.task: Task = "classification"
         self.figures = DeskFigures()
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        """The classes that can be chosen: known ones, and accepted ones whose answers are not published yet."""
+        """The classes that can be chosen, those of answers that are not published yet last."""
         found = self.known
+        for label in self.named:
+            found = _with(found, label)
         for given in self.kept():
             if not given.held and isinstance(given.label, str | int) and self.task == "classification":
                 found = _with(found, given.label)
@@ -232,10 +236,6 @@ class Desk:
             self._credit(question, answer)
         self._tidy(request.request_id)
 
-    def know(self, label: Label) -> None:
-        """Let a class of the ledger be chosen."""
-        self.known = _with(self.known, label)
-
     def _widen(self, features: Features) -> None:
         for name, value in features.items():
             if not isinstance(value, str) and value is not None and not isinstance(value, bool | list):
@@ -254,7 +254,7 @@ class Desk:
         """Note an answer on the topic; return which unpublished one it is, if it is one: request and annotator."""
         self.figures.add(answer, at_ms)
         if isinstance(answer.label, str | int) and self.task == "classification" and not self.fixed:
-            self.known = _with(self.known, answer.label)
+            self.named = _with(self.named, answer.label)
         if answer.request_id and answer.request_id not in self.questions:
             self.early.setdefault(answer.request_id, []).append(answer)
             if len(self.early) > MOST_EARLY:

@@ -3,10 +3,10 @@
 ``DeskRoom`` lives as long as the process and is used by two threads: the service's loop, through ``DeskTask``, and the
 HTTP server's. People can go on answering while the broker is away: what they answer is kept and published later.
 
-An answer's way, in this order: into the machine, onto the disk, then the page is told; after its grace it is appended to
-``labels``; when that returned, or when it is read back, it is removed from the disk. Whatever is on the disk at a start is
-compared with ``labels``, read to its end, before anything is published: a crash between the two last steps publishes
-nothing twice.
+An answer's way, in this order: into the machine, onto the disk, then the page is told; after its grace it is appended
+to ``labels``; when that returned, or when it is read back, it is removed from the disk. Whatever is on the disk at a
+start is compared with ``labels``, read to its end, before anything is published: a crash between the two last steps
+publishes nothing twice.
 """
 
 from __future__ import annotations
@@ -74,17 +74,14 @@ class DeskRoom(Closeable):
     clock
         Milliseconds since the epoch.
 
-    Raises
-    ------
-    OSError
-        The state directory cannot be used.
+    Where the state directory cannot be used, or another process is the desk there, answers are kept in memory.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], int]) -> None:
         d = settings.desk
         self.settings, self.clock = settings, clock
         self.lock = threading.RLock()
-        self.store = DeskStore(settings.state_dir)
+        self.store = _store(settings)
         self.rules = Rules(
             settings.seed, d.blind, d.second_opinion, round(d.grace_s * 1000), round(d.lease_s * 1000)
         )
@@ -180,6 +177,14 @@ class DeskRoom(Closeable):
 
     def close(self) -> None:
         self.store.close()
+
+
+def _store(settings: Settings) -> DeskStore:
+    try:
+        return DeskStore(settings.state_dir)
+    except OSError as why:
+        log.warning("a crash would lose answers in their grace window", why=str(why))
+        return DeskStore(None)
 
 
 class DeskTask(Closeable):
@@ -302,8 +307,7 @@ class DeskTask(Closeable):
         with self.room.lock:
             machine = self.room.machine
             machine.task, machine.fixed = fold.task, genesis.classes is not None
-            for label in genesis.classes or fold.classes:
-                machine.know(label)
+            machine.known = tuple(genesis.classes or fold.classes)
             for request_id in [r for r in machine.questions if r in fold.closed]:
                 machine.close(request_id)
             machine.forget_expired(now)

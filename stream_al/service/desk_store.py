@@ -6,6 +6,8 @@ desk stands in topics.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable
@@ -20,7 +22,7 @@ from stream_al.transport.port import Closeable
 
 log = structlog.get_logger("stream_al.desk")
 
-FILE = "desk.db"
+FILE, LOCK = "desk.db", "desk.lock"
 
 
 class _Kept(msgspec.Struct):
@@ -49,16 +51,16 @@ class DeskStore(Closeable):
     Raises
     ------
     OSError
-        The file cannot be used.
+        The file cannot be used, or another process uses it.
     """
 
     def __init__(self, directory: Path | None) -> None:
         self.durable = directory is not None
+        self._lock = None if directory is None else _locked(directory)
         try:
             if directory is None:
                 self.db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
             else:
-                directory.mkdir(parents=True, exist_ok=True, mode=0o700)
                 path = directory / FILE
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))
                 path.chmod(0o600)
@@ -146,3 +148,23 @@ class DeskStore(Closeable):
 
     def close(self) -> None:
         self.db.close()
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def _locked(directory: Path) -> int:
+    """Return a descriptor that holds the directory's desk for this process, until it is closed or the process ends.
+
+    Raises
+    ------
+    OSError
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(directory / LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+        raise OSError(f"another process is the desk in {directory}") from None
+    return descriptor

@@ -314,6 +314,7 @@ def test_fixed_classes_have_no_others():
     with pytest.raises(Refused):
         made.answer("ann", "0-0", "theft", 0, new_class=True, owner=True)
     made.published(Answer("s-9", "theft", annotator="tool"), 0)
+    made.published(Answer("s-0", "theft", request_id="0-0", annotator="tool"), 0)
     assert made.classes == ("fraud", "ok")
 
 
