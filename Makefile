@@ -24,7 +24,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-kafka fuzz soak reliability lint audit docs lock bench clean
+.PHONY: help demo test test-kafka test-browser fuzz soak reliability lint audit docs lock bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -35,7 +35,7 @@ demo: $(RUNTIME) ## run the whole loop on this machine, with a real data set
 
 # One more than two cores: the tests with processes wait for a third of their time.
 test: $(DEV) ## run the tests that need no Kafka
-	@$(BIN)/python -m pytest -m "not kafka" -n 3 $(ARGS)
+	@$(BIN)/python -m pytest -m "not kafka and not browser" -n 3 $(ARGS)
 
 # Kafka itself comes through Maven; the check stands before the environment is built. Each worker has a node of its own.
 test-kafka: ## run the tests against a real Apache Kafka (needs Java and Maven)
@@ -46,6 +46,16 @@ test-kafka: ## run the tests against a real Apache Kafka (needs Java and Maven)
 	else \
 	  $(MAKE) --no-print-directory $(DEV) && \
 	  STREAM_AL_REQUIRE_KAFKA=1 $(BIN)/python -m pytest -m kafka tests/kafka -n 2 --dist worksteal $(ARGS); \
+	fi
+
+# Chromium is Debian's: Playwright's own is never downloaded. Screenshots stay in artifacts/browser.
+test-browser: ## drive the label page with a browser (needs Chromium)
+	@if ! command -v chromium >/dev/null 2>&1 && test -z "$$STREAM_AL_CHROMIUM"; then \
+	  echo "test-browser did not run, missing: chromium; apt-get install chromium"; \
+	  test "$$CI" != true && test "$$STREAM_AL_REQUIRE_BROWSER" != 1; \
+	else \
+	  $(MAKE) --no-print-directory $(DEV) && \
+	  STREAM_AL_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser $(ARGS); \
 	fi
 
 fuzz: $(DEV) ## feed 100,000 spoiled payloads to every decoder

@@ -76,8 +76,19 @@ class Run:
     def start(self):
         self.log = (self.place / "log.txt").open("w+")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("STREAM_AL_")}
-        command = [sys.executable, "-m", "stream_al", "run", "--config", "config.yaml", "--set", f"http.port={self.port}"]
-        self.process = subprocess.Popen(command, cwd=self.place, stderr=self.log, stdout=self.log, env=environment)
+        command = [
+            sys.executable,
+            "-m",
+            "stream_al",
+            "run",
+            "--config",
+            "config.yaml",
+            "--set",
+            f"http.port={self.port}",
+        ]
+        self.process = subprocess.Popen(
+            command, cwd=self.place, stderr=self.log, stdout=self.log, env=environment
+        )
         found = until(lambda: re.search(r"url[=\": ]+(http://[\d.:]+)", self.text()), 40)
         self.url = found[1]
         self.port = int(self.url.rpartition(":")[2])
@@ -100,7 +111,12 @@ class Run:
         from stream_al.config import load
         from stream_al.transport import connect
 
-        return connect(load(self.place / "config.yaml", environ={}).broker.url.replace("log.db", str(self.place / "log.db")), {})
+        return connect(
+            load(self.place / "config.yaml", environ={}).broker.url.replace(
+                "log.db", str(self.place / "log.db")
+            ),
+            {},
+        )
 
     def feed(self, rows):
         from stream_al.transport.port import Output
@@ -139,7 +155,10 @@ def visit(browser, request):
     def open_page(service, path="/label", token=None, name="ann", wait="question", **options):
         context = browser.new_context(**{"viewport": {"width": 1180, "height": 820}, **options})
         contexts.append(context)
-        stored = {"stream-al.name": json.dumps(name), **({"stream-al.token": json.dumps(token)} if token else {})}
+        stored = {
+            "stream-al.name": json.dumps(name),
+            **({"stream-al.token": json.dumps(token)} if token else {}),
+        }
         context.add_init_script(
             f"for (const [k, v] of Object.entries({json.dumps(stored)})) if (!localStorage.getItem(k)) localStorage.setItem(k, v);"
         )
