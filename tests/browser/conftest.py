@@ -92,6 +92,7 @@ class Run:
         found = until(lambda: re.search(r"url[=\": ]+(http://[\d.:]+)", self.text()), 40)
         self.url = found[1]
         self.port = int(self.url.rpartition(":")[2])
+        until(lambda: "the desk is open" in self.text(), 40)
 
     def text(self):
         return (self.place / "log.txt").read_text()
