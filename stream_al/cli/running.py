@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 Role = Literal["scorer", "learner", "desk", "all"]
 
-SWITCH_S = 0.0005  # the thread that answers people waits so long for one that scores, ten times less than usual
+SWITCH_S = (
+    0.0005  # the thread that answers people waits so long for one that scores, ten times less than usual
+)
 
 RUN_EXAMPLES = examples(
     "stream-al run",
