@@ -22,7 +22,8 @@ import structlog
 from stream_al.codec import BadRecord, answer_bytes, decode_answer, decode_request
 from stream_al.config import Settings
 from stream_al.core.accuracy import Interval
-from stream_al.core.desk import Desk, Given, Item, Refused, Rules
+from stream_al.core.desk import Desk
+from stream_al.core.desk_facts import Given, Item, Refused, Rules
 from stream_al.core.labels import Label, Value
 from stream_al.core.messages import Answer, Budget, LabelRequest, milliseconds
 from stream_al.service.desk_store import DeskStore
@@ -144,7 +145,8 @@ class DeskRoom(Closeable):
         with self.lock:
             item = self.machine.undo(annotator, request_id, self.clock())
             self.store.forget(self.ledger_id, [(request_id, annotator)])
-            self.store.unflag(self.ledger_id, request_id)
+            if item is not None:
+                self.store.unflag(self.ledger_id, request_id)
             return item
 
     def flag(self, annotator: str, request_id: str) -> None:

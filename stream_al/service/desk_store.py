@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from stream_al.core.desk import Given
+from stream_al.core.desk_facts import Given
 from stream_al.core.labels import Value
 from stream_al.transport.port import Closeable
 

@@ -21,7 +21,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPBearer
 
 from stream_al.codec import BadRecord, SampleDecoder
-from stream_al.core.desk import Refused
+from stream_al.core.desk_facts import Refused
 from stream_al.core.messages import milliseconds
 from stream_al.service.desk import DeskRoom
 from stream_al.transport.port import Output, Unavailable

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictStr
 
 from stream_al.core.accuracy import Interval
-from stream_al.core.desk import Item, Line, Recent
+from stream_al.core.desk_facts import Item, Line, Recent
 from stream_al.core.labels import Value, label_key
 
 LARGEST = 2**53 - 1

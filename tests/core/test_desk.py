@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_al.core.desk import MOST_OPEN, MOST_RECENT, Desk, Refused, Rules, why
+from stream_al.core.desk import MOST_OPEN, MOST_RECENT, Desk
+from stream_al.core.desk_facts import Refused, Rules, why
 from stream_al.core.desk_figures import FEWEST_PAIRS, anchoring, kappa
 from stream_al.core.learner import Withdrawal
 from stream_al.core.messages import Answer, AtDesk, LabelRequest, Query, Shown, Source, timestamp
