@@ -125,13 +125,13 @@ class Run:
         with self.broker() as broker:
             broker.append([Output("samples", json.dumps(row).encode()) for row in rows])
 
-    def answers(self):
+    def answers(self, task="classification"):
         """Return what stands on the topic of labels."""
         from stream_al.codec import decode_answer
         from stream_al.transport.port import TopicPartition
 
         with self.broker() as broker, broker.reader({TopicPartition("labels", 0): 0}) as reader:
-            return [decode_answer(r) for records in reader.poll(5_000, 0.0).values() for r in records]
+            return [decode_answer(r, task) for records in reader.poll(5_000, 0.0).values() for r in records]
 
 
 @pytest.fixture

@@ -81,6 +81,7 @@ class Feed(threading.Thread):
 
 
 ROUNDS, MOST_MS = 3, 50
+THINKING_MS = 150  # nobody is faster; a browser without a pause keeps a processor busy by itself
 
 
 def crowded():
@@ -103,6 +104,7 @@ def test_fifty_labels_by_keyboard_alone_while_the_service_scores(run, visit):
         began = time.monotonic()
         for _ in range(50):
             press(page, str(truth(page)))
+            page.wait_for_timeout(THINKING_MS)
         took = time.monotonic() - began
         until(lambda: page.evaluate("ops().length") == 0)
         times = page.evaluate(
@@ -299,6 +301,38 @@ def test_keys_can_be_changed_and_stay_changed(run, visit):
     assert page.inner_text("[data-act=skip] kbd") == "J"
     press(page, "j")
     page.wait_for_function("() => lately[0]?.said === 'skipped'")
+
+
+def test_a_number_is_typed_where_one_is_asked_for(run, visit):
+    service = run({"model.task": "regression", "model.classes": None, "desk.grace_s": 0.5})
+    service.feed(rows(60))
+    page = visit(service)
+    for text in ("12,5", "-3"):
+        before = current(page)
+        page.keyboard.type(text)
+        page.keyboard.press("Enter")
+        page.wait_for_function("id => document.querySelector('article')?.dataset.request !== id", arg=before)
+    press(page, " ")
+    page.keyboard.type("1many")
+    page.keyboard.press("Enter")
+    assert page.inner_text("#notice") == "This is not a number."
+    assert axe(page) == []
+    shoot(page, "number")
+    until(lambda: [a.label for a in service.answers("regression")] == [12.5, -3, None], 20)
+
+
+def test_more_than_nine_classes_have_pages(run, visit):
+    names = [f"kind {n}" for n in range(1, 13)]
+    service = run({"model.classes": names, "desk.grace_s": 0.5})
+    service.feed(rows(60))
+    page = visit(service)
+    assert page.locator("[data-class]").count() == 9
+    page.keyboard.press("0")
+    assert page.locator("[data-class]").all_inner_texts()[0].split("\n")[-1] == "kind 10"
+    shoot(page, "many-classes")
+    press(page, "3")
+    assert page.locator("[data-class]").count() == 9
+    until(lambda: [a.label for a in answers_of(service, "ann")] == ["kind 12"], 20)
 
 
 def test_the_desk_page_shows_how_people_do(run, visit):

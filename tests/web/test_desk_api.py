@@ -124,6 +124,18 @@ def test_skip_and_flag(bench):
     assert second in Person(bench, "bob").lease(5)
 
 
+def test_only_who_put_a_question_aside_takes_that_back(made, tmp_path):
+    bench = made(tmp_path)
+    bench.ask(1)
+    ann, bob = Person(bench, "ann"), Person(bench, "bob")
+    (first,) = ann.lease()
+    ann.post(f"/requests/{first}/flag")
+    assert bob.post(f"/requests/{first}/undo")["question"] is None
+    assert bench.room.store.flagged(bench.room.ledger_id) == [(first, "ann")]
+    assert ann.post(f"/requests/{first}/undo")["question"]["request_id"] == first
+    assert bench.room.store.flagged(bench.room.ledger_id) == []
+
+
 def test_looking_at_the_queue_takes_nothing(bench):
     ann = Person(bench, "ann")
     before = ann.get("/requests?limit=2")
