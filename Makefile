@@ -68,7 +68,7 @@ FAULTS := artifacts/faults.json
 
 reliability: $(DEV) ## run the tests of faults and write docs/reliability.md from what they tried
 	@rm -f $(FAULTS)
-	@failed=0; $(BIN)/python -m pytest -m "fault and not kafka" -n 2 --faults $(FAULTS) $(ARGS) || failed=1; \
+	@failed=0; $(BIN)/python -m pytest -m "fault and not kafka and not browser" -n 2 --faults $(FAULTS) $(ARGS) || failed=1; \
 	$(BIN)/python -m tests.fuzz --faults $(FAULTS) || failed=1; \
 	$(MAKE) --no-print-directory test-kafka ARGS='--faults $(FAULTS)' || failed=1; \
 	$(BIN)/python -m tests.faults $(FAULTS) && test $$failed = 0
