@@ -20,6 +20,7 @@ from stream_al.core.messages import (
     REQUEST_ID_HEADER,
     REQUEST_SCHEMA,
     Answer,
+    AtDesk,
     Bucket,
     Budget,
     Correction,
@@ -376,6 +377,7 @@ class _Answer(msgspec.Struct):
     task: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
     meta: dict[str, Any] | None = None
+    desk: Any = None  # a stranger's may be anything
 
 
 class _Measured(_Answer):
@@ -415,6 +417,7 @@ def decode_answer(record: Record, task: Task = "classification") -> Answer:
         wire.annotator,
         wire.labeled_at,
         _usable(wire.features),
+        _at_desk(wire.desk),
     )
 
 
@@ -427,6 +430,13 @@ def _usable(features: object) -> Features | None:
             _check(name, feature)
         return features
     return None
+
+
+def _at_desk(value: object) -> AtDesk | None:
+    try:
+        return None if value is None else msgspec.convert(value, AtDesk)
+    except msgspec.ValidationError:
+        return None
 
 
 def _label_studio(wire: _Answer, task: Task) -> Answer:
@@ -644,7 +654,7 @@ def answer_bytes(answers: Sequence[Answer]) -> list[bytes]:
 
 def _plain(answer: Answer) -> dict[str, Any]:
     """Return what an answer says, without what it leaves open."""
-    names = ("id", "label", "skip", "request_id", "annotator", "labeled_at", "features")
+    names = ("id", "label", "skip", "request_id", "annotator", "labeled_at", "features", "desk")
     said = {name: getattr(answer, name) for name in names}
     return {k: v for k, v in said.items() if v is not None and (k != "skip" or v)}
 
