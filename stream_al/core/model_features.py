@@ -136,17 +136,29 @@ class FeatureTable:
     def learn(self, features: Mapping[str, Feature]) -> Row:
         """Remember what is new in these features, then translate them."""
         self._register(features)
-        row = self.encode(features)
         usual, counts, kinds = self._usual, self._counts, self._kinds
+        dense = len(usual) <= DENSE
+        row = usual.copy() if dense else self.encode(features)  # what is usual moves below
         for name, value in features.items():
             kind = kinds.get(name)
             if kind is NUMBER:
-                number = value if type(value) is float and -LARGEST <= value <= LARGEST else _number(value)
+                number: float | None
+                if type(value) is float and -LARGEST <= value <= LARGEST:
+                    number = value
+                    if dense:
+                        row[name] = value
+                else:
+                    number = _number(value)
+                    if dense:
+                        _write_number(row, name, value)
                 if number is not None:
                     counts[name] = count = counts[name] + 1
                     usual[name] += (number - usual[name]) / count
-            elif isinstance(kind, _List) and isinstance(value, list | tuple):
-                self._average(kind.columns, value)
+            elif kind is not None:
+                if dense:
+                    kind.write(row, name, value)
+                if isinstance(kind, _List) and isinstance(value, list | tuple):
+                    self._average(kind.columns, value)
         return row
 
     def _average(self, columns: Sequence[str | None], values: Sequence[Any]) -> None:
