@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
@@ -143,7 +144,11 @@ class SampleDecoder:
 
     def again(self, record: Record) -> Sample:
         """Decode a record that is known to be a sample."""
-        return self._sample(record, *self._parts(record.value))
+        try:
+            return self._sample(record, *self._parts(record.value))
+        except BadRecord:  # nested nearly too deeply to be read: what fitted on a shorter stack fits on an empty one
+            with ThreadPoolExecutor(1) as elsewhere:
+                return self._sample(record, *elsewhere.submit(self._parts, record.value).result())
 
     def _sample(self, record: Record, found: str | int | None, features: Features, time: object) -> Sample:
         if self.timestamp_path is None:
@@ -388,10 +393,11 @@ _DECODE_ANSWER: dict[Task, Callable[[bytes], _Answer]] = {
 }
 
 
-def decode_answer(record: Record, task: Task = "classification") -> Answer:
+def decode_answer(record: Record, task: Task = "classification", max_bytes: int = 256_000) -> Answer:
     """Decode a label or a skip: our own form, or Label Studio's annotation payload or exported task.
 
     In regression a label is a number and nothing else; in classification it is no number with a fraction.
+    A message larger than a sample may be brings no features: the ledger has no room for them.
 
     Raises
     ------
@@ -414,7 +420,7 @@ def decode_answer(record: Record, task: Task = "classification") -> Answer:
         wire.request_id,
         wire.annotator,
         wire.labeled_at,
-        _usable(wire.features),
+        _usable(wire.features) if len(record.value or b"") <= max_bytes else None,
     )
 
 
