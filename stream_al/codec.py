@@ -146,7 +146,7 @@ class SampleDecoder:
         """Decode a record that is known to be a sample."""
         try:
             return self._sample(record, *self._parts(record.value))
-        except BadRecord:  # nested nearly too deeply to be read: what fitted on a shorter stack fits on an empty one
+        except BadRecord:  # nested nearly too deeply: what fitted on a shorter stack fits on an empty one
             with ThreadPoolExecutor(1) as elsewhere:
                 return self._sample(record, *elsewhere.submit(self._parts, record.value).result())
 
@@ -474,7 +474,7 @@ def _check_label(label: Value | None, task: Task) -> None:
     if task == "regression":
         _check_number(label)
     elif not isinstance(label, float):
-        _check_class(label)
+        check_class(label)
 
 
 def _check_number(label: Value) -> None:
@@ -484,7 +484,13 @@ def _check_number(label: Value) -> None:
         raise BadRecord("wrong_type", f"label: the number is above {LARGEST_TARGET:g}")
 
 
-def _check_class(label: Label) -> None:
+def check_class(label: Label) -> None:
+    """Refuse a class that no answer may name.
+
+    Raises
+    ------
+    BadRecord
+    """
     if isinstance(label, str) and len(label) > LONGEST_LABEL:
         raise BadRecord(
             "too_large", f"label: a class name of {len(label)} characters; {LONGEST_LABEL} are allowed"
@@ -514,7 +520,7 @@ def _choice(annotation: Mapping[str, Any]) -> Label:
         choices = value.get("choices")
         if isinstance(choices, list) and choices and isinstance(choices[0], str):
             label = label_of(choices[0])
-            _check_class(label)
+            check_class(label)
             if isinstance(label, str) and _has_surrogates(label):
                 raise BadRecord("wrong_type", "annotation: the choice is not Unicode text")
             return label
@@ -656,6 +662,6 @@ def _plain(answer: Answer) -> dict[str, Any]:
 
 
 __all__ = [
-    "BadRecord", "SampleDecoder", "answer_bytes", "dead_letter", "decode_answer", "decode_ledger", "decode_report",
-    "decode_request", "encode", "encode_request",
+    "BadRecord", "SampleDecoder", "answer_bytes", "check_class", "dead_letter", "decode_answer", "decode_ledger",
+    "decode_report", "decode_request", "encode", "encode_request",
 ]  # fmt: skip

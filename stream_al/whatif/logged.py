@@ -5,8 +5,8 @@ Theory of operation
 Every label in the ledger came with the probability p of having been asked for and with what the model said then. So the
 labelled samples, each weighted by 1/p, stand for all samples that could have been asked for (Hájek, 1971), and
 another way of asking can be judged on them: with utility u and a budget B it asks above the threshold that a share
-B of the weights exceeds, and by lot at it, where many samples may lie: a tree says few different things. What is told of
-it is the share of the model's mistakes that it would find, ::
+B of the weights exceeds, and by lot at it, where many samples may lie: a tree says few different things. What is told
+of it is the share of the model's mistakes that it would find, ::
 
     M = Σ w a e / Σ w e        w = 1/p, a = P(asked for), e = 1 where the shown class was wrong
 
