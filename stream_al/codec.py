@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
@@ -144,7 +145,11 @@ class SampleDecoder:
 
     def again(self, record: Record) -> Sample:
         """Decode a record that is known to be a sample."""
-        return self._sample(record, *self._parts(record.value))
+        try:
+            return self._sample(record, *self._parts(record.value))
+        except BadRecord:  # nested nearly too deeply: what fitted on a shorter stack fits on an empty one
+            with ThreadPoolExecutor(1) as elsewhere:
+                return self._sample(record, *elsewhere.submit(self._parts, record.value).result())
 
     def _sample(self, record: Record, found: str | int | None, features: Features, time: object) -> Sample:
         if self.timestamp_path is None:
@@ -390,10 +395,11 @@ _DECODE_ANSWER: dict[Task, Callable[[bytes], _Answer]] = {
 }
 
 
-def decode_answer(record: Record, task: Task = "classification") -> Answer:
+def decode_answer(record: Record, task: Task = "classification", max_bytes: int = 256_000) -> Answer:
     """Decode a label or a skip: our own form, or Label Studio's annotation payload or exported task.
 
     In regression a label is a number and nothing else; in classification it is no number with a fraction.
+    A message larger than a sample may be brings no features: the ledger has no room for them.
 
     Raises
     ------
@@ -416,7 +422,7 @@ def decode_answer(record: Record, task: Task = "classification") -> Answer:
         wire.request_id,
         wire.annotator,
         wire.labeled_at,
-        _usable(wire.features),
+        _usable(wire.features) if len(record.value or b"") <= max_bytes else None,
         _at_desk(wire.desk),
     )
 
@@ -478,7 +484,7 @@ def _check_label(label: Value | None, task: Task) -> None:
     if task == "regression":
         _check_number(label)
     elif not isinstance(label, float):
-        _check_class(label)
+        check_class(label)
 
 
 def _check_number(label: Value) -> None:
@@ -488,7 +494,13 @@ def _check_number(label: Value) -> None:
         raise BadRecord("wrong_type", f"label: the number is above {LARGEST_TARGET:g}")
 
 
-def _check_class(label: Label) -> None:
+def check_class(label: Label) -> None:
+    """Refuse a class that no answer may name.
+
+    Raises
+    ------
+    BadRecord
+    """
     if isinstance(label, str) and len(label) > LONGEST_LABEL:
         raise BadRecord(
             "too_large", f"label: a class name of {len(label)} characters; {LONGEST_LABEL} are allowed"
@@ -518,7 +530,7 @@ def _choice(annotation: Mapping[str, Any]) -> Label:
         choices = value.get("choices")
         if isinstance(choices, list) and choices and isinstance(choices[0], str):
             label = label_of(choices[0])
-            _check_class(label)
+            check_class(label)
             if isinstance(label, str) and _has_surrogates(label):
                 raise BadRecord("wrong_type", "annotation: the choice is not Unicode text")
             return label
@@ -660,6 +672,6 @@ def _plain(answer: Answer) -> dict[str, Any]:
 
 
 __all__ = [
-    "BadRecord", "SampleDecoder", "answer_bytes", "dead_letter", "decode_answer", "decode_ledger", "decode_report",
-    "decode_request", "encode", "encode_request",
+    "BadRecord", "SampleDecoder", "answer_bytes", "check_class", "dead_letter", "decode_answer", "decode_ledger",
+    "decode_report", "decode_request", "encode", "encode_request",
 ]  # fmt: skip

@@ -590,6 +590,8 @@ class Settings(Section):
     def _messages_fit(self) -> Self:
         most = self.broker.client.get("max_request_size", USUAL_REQUEST_BYTES)
         needed = largest_message(self.samples.max_bytes)
+        if not isinstance(most, int):
+            raise ValueError(f"broker.client.max_request_size: {most!r} is no whole number")  # noqa: TRY004  pydantic's
         if self.broker.url.startswith("kafka:") and needed > most:
             raise ValueError(
                 f"requests for samples of {self.samples.max_bytes} bytes (samples.max_bytes) may have {needed}, and"

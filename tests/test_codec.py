@@ -428,6 +428,14 @@ def test_a_huge_dead_letter_keeps_its_beginning():
     assert len(letter.value) == 64 * 1024
 
 
+def test_a_label_larger_than_a_sample_brings_no_features():
+    """Written to the ledger, they would be four times as large."""
+    record = Record(b'{"id":"u","label":"a","features":{"v":[%s]}}' % b",".join([b"9e15"] * 100))
+    assert decode_answer(record, max_bytes=len(record.value)).features == {"v": [9e15] * 100}
+    answer = decode_answer(record, max_bytes=len(record.value) - 1)
+    assert (answer.label, answer.features) == ("a", None)
+
+
 def test_messages_do_not_repeat_the_payload():
     with pytest.raises(BadRecord) as problem:
         sample(b'{"features": {"secret-name": "' + b"x" * 400)

@@ -421,3 +421,8 @@ def test_requests_that_a_kafka_client_may_not_send_are_refused():
         load(None, ["broker.url=kafka://here:9092", large], environ={})
     load(None, ["broker.url=kafka://here:9092", large, "broker.client.max_request_size=9000000"], environ={})
     load(None, [large], environ={})
+
+
+def test_a_request_size_that_is_no_number_is_named():
+    with pytest.raises(ConfigError, match=r"broker\.client\.max_request_size: '9 MB' is no whole number"):
+        load(None, ["broker.url=kafka://here:9092", "broker.client.max_request_size=9 MB"], environ={})

@@ -245,7 +245,7 @@ class LearnerTask(Closeable):
                     elif tp.topic == self.inputs["reports"]:
                         reports.append(decode_report(record))
                     elif not machine.was_taken(place):
-                        answer = decode_answer(record, machine.fold.task)
+                        answer = decode_answer(record, machine.fold.task, self.settings.samples.max_bytes)
                         if answer.desk is not None and answer.desk.opinion:
                             continue  # it is there to be compared, at the desk
                         answers.append((place, record.timestamp, answer))
