@@ -24,7 +24,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-kafka fuzz soak reliability lint audit docs lock bench clean
+.PHONY: help demo test test-slow test-kafka fuzz soak reliability lint audit docs lock bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -35,7 +35,10 @@ demo: $(RUNTIME) ## run the whole loop on this machine, with a real data set
 
 # One more than two cores: the tests with processes wait for a third of their time.
 test: $(DEV) ## run the tests that need no Kafka
-	@$(BIN)/python -m pytest -m "not kafka" -n 3 $(ARGS)
+	@$(BIN)/python -m pytest -m "not kafka and not slow" -n 3 $(ARGS)
+
+test-slow: $(DEV) ## run what takes long: benchmarks in small, processes that are stopped
+	@$(BIN)/python -m pytest -m "slow and not kafka" -n 3 $(ARGS)
 
 # Kafka itself comes through Maven; the check stands before the environment is built. Each worker has a node of its own.
 test-kafka: ## run the tests against a real Apache Kafka (needs Java and Maven)

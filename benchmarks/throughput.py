@@ -29,7 +29,7 @@ from ordinary import FEATURES, generated, written
 from stream_al import logs
 from stream_al.config import DEFAULT_SPEC, Settings, load
 from stream_al.service.loop import Service, calm_collector, open_broker
-from stream_al.simulate import Annotator
+from stream_al.simulate import Annotator, Oracle
 from stream_al.transport.port import Broker, Output, TopicPartition
 
 WARM, WARM_TURN = 3_000, 100  # samples that are labelled as they are asked for, before anything is measured
@@ -86,7 +86,7 @@ class Stage:
     def warm(self) -> None:
         """Let the whole service learn from the first samples."""
         truth: dict[str, bool] = {}
-        annotator = Annotator(self.broker, self.settings, truth, 0)
+        annotator = Annotator(self.broker, self.settings, truth, Oracle())
         with Service(self.broker, self.settings, "all", slot="warm") as service:
             assert service.scorer is not None
             idle = 0
@@ -227,7 +227,7 @@ def _labels_per_s(spec: Sequence[Any], n: int) -> float:
             side, service = scorer_side("scorer", stage)
             side.run(n)
             service.close()
-            annotator = Annotator(broker, settings, {f"s-{i}": y for i, (_, y) in enumerate(made)}, 0)
+            annotator = Annotator(broker, settings, {f"s-{i}": y for i, (_, y) in enumerate(made)}, Oracle())
             while not annotator.answered or annotator.answered < service.scorer.machine.outcomes["requested"]:
                 annotator.turn(n)
             with Service(broker, settings, "learner") as service:

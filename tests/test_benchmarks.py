@@ -39,6 +39,7 @@ def start(name, arguments, tmp_path):
     return subprocess.run(call, capture_output=True, text=True, env=environment, timeout=60, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_runs_and_prints_its_tables(name, tmp_path):
     arguments, titles = PROGRAMS[name]

@@ -102,6 +102,7 @@ def test_the_commands_work_in_their_order(place):
         assert service.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_what_if_is_written_where_it_says(tmp_path):
     rows = "".join(f"{i % 13},{i % 7},{'bill' if i % 13 > 6 else 'login'}\n" for i in range(120))
     (tmp_path / "tickets.csv").write_text(f"words,links,topic\n{rows}")

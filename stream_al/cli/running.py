@@ -69,8 +69,9 @@ def serve(settings: Settings, role: Role, prepare: Callable[[Loop], None]) -> No
     """Run the service in this process until it is told to stop; ``prepare`` says how it is told."""
     import structlog
 
-    from stream_al.service.loop import Loop, calm_collector
+    from stream_al.service.loop import Loop, calm_collector, one_heap
 
+    one_heap()
     loop = Loop(settings, role, _nowhere)
     calm_collector()
     prepare(loop)

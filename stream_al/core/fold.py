@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_al.core.accuracy import Accuracy, Estimate, Terms
+from stream_al.core.assessment import Assessment
 from stream_al.core.calibration import HEAVIEST, HIGHEST_M, LOWEST_M, Calibration
 from stream_al.core.classification import Answered
 from stream_al.core.cooperative import OBSERVES_PER_LABEL, Cooperation, Cooperative, is_calm
@@ -272,15 +273,15 @@ class Fold:
     def _learn(self, record: Learned | Unsolicited, weight: float) -> None:
         """Let the model learn a label; ``weight`` is what it counts in a comparison with a twin."""
         assert self.model is not None
-        assert self.strategy is not None
         if self.cooperative is not None:
             self.model = self.cooperative.label(self.model, record.features, record.label, weight)
-        seen = self.model.assess([record.features]) if self.strategy.stateful else None
+        seen = self._seen(record.features)
         error = self.model.learn(record.features, record.label)
         if error is not None:
             self.errors[error] += 1
             return
         if seen is not None:
+            assert self.strategy is not None
             self.strategy.learn(seen)
         self.learned += 1
         self.probe_due = self.probe_due or self.learned % PROBE_EVERY == 0
@@ -454,11 +455,19 @@ class Fold:
         if error is not None:
             self.errors[error] += 1
             return
-        assert self.strategy is not None
-        if self.strategy.stateful:
-            self.strategy.observe(self.model.assess([record.features]))
+        seen = self._seen(record.features)
+        if seen is not None:
+            assert self.strategy is not None
+            self.strategy.observe(seen)
         if self.learned:
             self.version = offset + 1
+
+    def _seen(self, features: Features) -> Assessment | None:
+        """Return what the model says of a sample, if the strategy's state can learn something from that."""
+        assert self.model is not None
+        assert self.strategy is not None
+        useful = self.strategy.stateful and (self.model.embeds or self.task == "regression")
+        return self.model.assess([features]) if useful else None
 
     def _show(self, features: Features) -> str | None:
         """Show a sample without a label to the model, which may be sure of it."""

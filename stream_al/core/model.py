@@ -127,7 +127,8 @@ class Model:
     def _assess(self, batch: Sequence[Mapping[str, Feature]], *, whole: bool) -> Assessment:
         if not (batch and self.learned):
             return self._state.unanswered(len(batch))
-        vectorised = self._by_matrices()
+        # for one sample matrices are not worth their making
+        vectorised = self._by_matrices() if len(batch) > 1 else None
         if vectorised is not None:
             with contextlib.suppress(Exception):  # asked one by one, the others get an answer
                 found = vectorised(batch, whole=whole)
@@ -140,6 +141,11 @@ class Model:
             self._vectorised = self._state.vectorised()
         found: Callable[..., Assessment | None] | None = self._vectorised
         return found
+
+    @property
+    def embeds(self) -> bool:
+        """Whether ``assess`` tells the features that a classifier sees."""
+        return self._state.embeds
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -239,6 +245,11 @@ class _State(ABC):
     guarded: bool
     classes: tuple[Label, ...] = ()
     learned: int = 0
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the last step tells the features that it sees."""
+        return hasattr(list(self.pipeline.steps.values())[-1], "assess_batch")
 
     @staticmethod
     def edge(pipeline: Any) -> dict[str, Any]:

@@ -107,6 +107,7 @@ class Balanced(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_process_finds_and_stopping_keeps_what_is_done(program, cli, file):
     arguments = ("simulate", file, "--label", "banana", *FEW, "--strategies", "random", "--seeds", "3")
     stopped = program(*arguments, "--jobs", "2", "--out", "two")
@@ -246,6 +247,7 @@ def test_what_other_budgets_would_have_found_is_told_from_the_ledger(cli, settin
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_told_of_and_what_is_done_is_kept(program, cli, file):
     arguments = (
         "simulate",
