@@ -37,7 +37,7 @@ demo: $(RUNTIME) ## run the whole loop on this machine, with a real data set
 test: $(DEV) ## run the tests that need no Kafka
 	@$(BIN)/python -m pytest -m "not kafka and not browser and not slow" -n 3 $(ARGS)
 
-test-slow: $(DEV) ## run what takes long: benchmarks in small, processes that are stopped
+test-slow: $(DEV) ## run what takes long: planted bugs, benchmarks in small
 	@$(BIN)/python -m pytest -m "slow and not kafka" -n 3 $(ARGS)
 
 # Kafka itself comes through Maven; the check stands before the environment is built. Each worker has a node of its own.

@@ -20,7 +20,7 @@ FIRST = ("timestamp", "level", "logger", "event")
 QUIET = {"kafka": logging.CRITICAL, "asyncio": logging.WARNING}
 
 
-def configure(level: str = "info", format: str = "auto") -> None:  # noqa: A002  the name of the key
+def configure(level: str = "info", format: str = "auto", **named: object) -> None:  # noqa: A002  the name of the key
     """Send all diagnostics to standard error; may be called again.
 
     Parameters
@@ -29,12 +29,16 @@ def configure(level: str = "info", format: str = "auto") -> None:  # noqa: A002 
         The least that is written: ``debug``, ``info``, ``warning`` or ``error``.
     format
         ``json``, ``console``, or ``auto``: console at a terminal, JSON elsewhere.
+    named
+        What every line of this process says besides, as ``worker=2``.
     """
     terminal = sys.stderr.isatty()
     readable = format == "console" or (format == "auto" and terminal)
     render = _console(colors=terminal and not os.environ.get("NO_COLOR")) if readable else _json()
     _install(
-        _StandardError(structlog.stdlib.ProcessorFormatter(processors=render, foreign_pre_chain=_common()))
+        _StandardError(
+            structlog.stdlib.ProcessorFormatter(processors=render, foreign_pre_chain=_common(named))
+        )
     )
     logging.getLogger().setLevel(level.upper())
     for name, least in QUIET.items():
@@ -43,7 +47,7 @@ def configure(level: str = "info", format: str = "auto") -> None:  # noqa: A002 
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *_common(),
+            *_common(named),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -74,9 +78,10 @@ def _install(handler: logging.Handler) -> None:
     root.addHandler(handler)
 
 
-def _common() -> list[structlog.typing.Processor]:
+def _common(named: Mapping[str, object]) -> list[structlog.typing.Processor]:
     """Return what every line passes, whoever wrote it."""
     return [
+        lambda _, __, event: {**named, **event},
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from stream_al.cli.options import ConfigFile, Overrides, examples, settings_of
-from stream_al.cli.outcome import FAILURE, explained
+from stream_al.cli.outcome import FAILURE, explained, misuse
 
 if TYPE_CHECKING:
     from stream_al.config import Settings
     from stream_al.service.desk import DeskRoom
     from stream_al.service.figures import Figures
+    from stream_al.service.loop import Loop
     from stream_al.web.server import HttpServer
 
 Role = Literal["scorer", "learner", "desk", "all"]
@@ -23,6 +25,7 @@ SWITCH_S = 0.0005
 RUN_EXAMPLES = examples(
     "stream-al run",
     "stream-al run --role scorer --config /etc/stream-al/config.yaml",
+    "stream-al run --role scorer --workers 4",
     "STREAM_AL_BROKER__URL=kafka://broker:9092 stream-al run --set http.host=0.0.0.0",
 )
 
@@ -35,6 +38,10 @@ def run(
             help="What this process does: read and score samples, learn, let people answer, or all of it.",
         ),
     ] = "all",
+    workers: Annotated[
+        int,
+        typer.Option("--workers", min=1, metavar="N", help="Be N scorer processes; only with --role scorer."),
+    ] = 1,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
@@ -47,8 +54,27 @@ def run(
 
     A process that gets nothing for a minute although records wait joins its group anew; after another minute
     it ends with exit code 1, so let something start it again: systemd, Docker or Kubernetes.
+
+    With --workers N, N scorers of one group run as processes that start and end together; more than samples has
+    partitions are of no use. Each has its own metrics and health, the first on http.port, the next on the ports after
+    it: Prometheus scrapes all of them. One that ends ends all, with its exit code.
     """
+    if workers > 1 and role != "scorer":
+        raise misuse(
+            f"--workers is for --role scorer, not for {role}: one learner learns, whatever their number"
+        )
     settings = settings_of(config, overrides, level="settings")
+    if workers > 1:
+        from stream_al.cli.workers import supervise
+
+        raise typer.Exit(supervise(settings, workers))
+    from stream_al.service.loop import Loop
+
+    serve(settings, role, Loop.install_signals)
+
+
+def serve(settings: Settings, role: Role, prepare: Callable[[Loop], None]) -> None:
+    """Run the service in this process until it is told to stop; ``prepare`` says how it is told."""
     import sys
 
     import structlog
@@ -61,7 +87,7 @@ def run(
     calm_collector()
     if room is not None:
         sys.setswitchinterval(SWITCH_S)
-    loop.install_signals()
+    prepare(loop)
     server = _listen(settings, room)
     loop.publish = server.publish if server is not None else _nowhere
     try:

@@ -9,6 +9,7 @@ this installation did not write.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import os
@@ -16,6 +17,7 @@ import pickle
 import platform
 import secrets
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -69,8 +71,10 @@ class Snapshots:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        trusted = self._made_private()
-        self.key = self._key(trusted=trusted)
+        with _alone_in(
+            directory
+        ):  # processes that start together must agree on whom to trust, and on one key
+            self.key = self._key(trusted=self._made_private())
         self._tidy()
 
     def _made_private(self) -> bool:
@@ -163,6 +167,18 @@ class Snapshots:
 
     def _mac(self, name: str, body: bytes) -> bytes:
         return hmac.digest(self.key, name.encode() + b"\0" + body, "sha256")
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Let one process after the other do this."""
+    held = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def _write(path: Path, content: bytes) -> None:
