@@ -79,9 +79,8 @@ def serve(settings: Settings, role: Role, prepare: Callable[[Loop], None]) -> No
 
     import structlog
 
-    from stream_al.service.loop import Loop, calm_collector, one_heap
+    from stream_al.service.loop import Loop, calm_collector
 
-    one_heap()
     room = _room(settings, role)
     loop = Loop(settings, role, _nowhere, room)
     calm_collector()

@@ -6,8 +6,6 @@ process, because restart is cheap and tested.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import signal
 import socket
@@ -40,7 +38,6 @@ DAY_MS = 86_400_000
 IDLE_S = 0.05
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
 FIGURES_EVERY_S = 1.0
-M_ARENA_MAX = -8
 
 
 def now_ms() -> int:
@@ -52,12 +49,6 @@ def calm_collector() -> None:
     """Let the garbage collector look seldom: a third of a scorer's time went into looking for cycles among samples."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-
-
-def one_heap() -> None:
-    """Let all threads share glibc's first heap; with one for each, resident memory rose by 2 MB a minute."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def topic_specs(settings: Settings, samples_partitions: int = 0) -> list[TopicSpec]:
