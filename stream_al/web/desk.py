@@ -11,7 +11,6 @@ import base64
 import hashlib
 import re
 from collections import Counter
-from importlib.resources import files
 from typing import Annotated, Any
 
 import msgspec
@@ -26,6 +25,7 @@ from stream_al.core.messages import milliseconds
 from stream_al.service.desk import DeskRoom
 from stream_al.transport.port import Output, Unavailable
 from stream_al.web import desk_forms as forms
+from stream_al.web import resource
 from stream_al.web.access import Access, Caller, Denied
 from stream_al.web.limits import HEADERS
 
@@ -115,7 +115,7 @@ def _pages(room: DeskRoom) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     images = "data: http: https:" if room.settings.samples.image else "data:"
     for path in ("label", "desk"):
-        text = files("stream_al.web").joinpath(f"{path}.html").read_text(encoding="utf-8")
+        text = resource(f"{path}.html").replace("/* palette.css */", resource("palette.css"))
         router.add_api_route(f"/{path}", _page(text, images), methods=["GET"], response_class=HTMLResponse)
     return router
 
