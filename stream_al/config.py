@@ -397,6 +397,12 @@ class Accuracy(Section):
         description="Lengths, in samples, of the latest stretches whose accuracy is estimated.",
     )
 
+    random_twin: bool = Field(
+        default=False,
+        description="Let a twin of the model learn only what exploration asked for, at random, so that the labels that "
+        "asking saves are known. It costs about as much as the model. In classification only.",
+    )
+
     @field_validator("windows")
     @classmethod
     def _distinct(cls, windows: tuple[int, ...]) -> tuple[int, ...]:
@@ -405,6 +411,42 @@ class Accuracy(Section):
         if len(set(windows)) < len(windows):
             raise ValueError(f"{problems.shown(windows)} names a window twice; write each length once")
         return windows
+
+
+class Challenger(Section):
+    """Another model that learns the same labels, to be compared and perhaps promoted."""
+
+    name: str = Field(
+        pattern=r"^[a-zA-Z0-9._-]{1,64}$",
+        description="What it is called in metrics and for stream-al promote.",
+        examples=["forest"],
+    )
+    spec: list[Any] | None = Field(
+        default=None,
+        min_length=1,
+        description="As model.spec; null: the same.",
+        examples=[["river.naive_bayes.GaussianNB"]],
+    )
+    strategy: str | None = Field(
+        default=None,
+        description="The query strategy that comes with it when it is promoted; null: the one in use stays.",
+        examples=["entropy"],
+        json_schema_extra={"enum": [*CLASSIFICATION, None]},
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, name: str) -> str:
+        if name == "random":
+            raise ValueError("'random' is the name of the twin that learns at random; write another one")
+        return name
+
+    @field_validator("strategy")
+    @classmethod
+    def _strategy(cls, name: str | None) -> str | None:
+        if name is not None and name not in CLASSIFICATION:
+            raise ValueError(problems.not_one_of(name, CLASSIFICATION))
+        return name
 
 
 class Scorer(Section):
@@ -525,6 +567,13 @@ class Settings(Section):
     labels: Labels = Labels()
     ledger: Ledger = Ledger()
     accuracy: Accuracy = Accuracy()
+    challengers: Annotated[tuple[Challenger, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Models that learn beside the one in use: [{name: forest, spec: [...], strategy: entropy}]. "
+        "Each is compared with it on every label, and stream-al promote lets it take over. What is added later knows "
+        "nothing before stream-al rebuild.",
+        examples=[[{"name": "bayes", "spec": ["river.naive_bayes.GaussianNB"]}]],
+    )
     scorer: Scorer = Scorer()
     learner: Learner = Learner()
     desk: Desk = Desk()
@@ -584,6 +633,21 @@ class Settings(Section):
     def _strategy_of_task(self) -> Self:
         if self.model.task == "regression" and "strategy" not in self.model_fields_set:
             self.__dict__["strategy"] = REGRESSION[0]  # not assigned: a default does not count as written
+        return self
+
+    @field_validator("challengers", mode="before")
+    @classmethod
+    def _nobody(cls, challengers: object) -> object:
+        return () if challengers is None else challengers
+
+    @model_validator(mode="after")
+    def _challengers(self) -> Self:
+        names = [self.name, *(c.name for c in self.challengers)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"challengers: {twice!r} names two models; write another name")
+        if self.model.task == "regression" and (self.challengers or self.accuracy.random_twin):
+            raise ValueError("challengers and accuracy.random_twin are for classification; leave them out")
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,382 @@
+"""Challengers: other models on the same labels, and a twin that learned at random; what the labels say of them.
+
+Theory of operation
+-------------------
+A *challenger* is another model that learns every label and is shown every observed sample that the model is. Before a
+label is learned, both foretell it: d = challenger's right - model's right. A label counts min(mean p / p, 10), as for
+the calibration, so that the mean of d over labels is Hájek's estimate over *all* samples of the difference of the two
+accuracies, at the moment when labels arrive. Its interval holds at all times at once, because it is looked at until it
+says something. What it cannot tell: the labels were chosen for the model, and a challenger might have chosen better
+ones; another query strategy is not judged at all, for nobody knows the labels that it would have asked for.
+
+The *random twin* is the model itself, which from some record on learns only the labels of the exploration floor (the
+coin fell below it, whatever the utility): a random sample of the stream. Its stretch begins as a copy of the model:
+with the ledger, with a promotion, and anew with each drift alarm, because labels from before it are worth less.
+
+How many labels it cost the model to be as good as the twin is now is known from *rungs*: copies of the model after 16,
+32, 64, ... labels of the stretch, which learn no more and foretell each label, too. Twin and rungs are compared on the
+very same labels, of which older ones fade::
+
+    labels of the model, m           16 ─── 32 ─── 64 ─── 128 ─── now
+    rung's accuracy - twin's          −      −      +      +       +
+                                               ╰──┬──╯
+          the twin's labels n (the mean over the same time) by the m at which the difference is 0: the ratio
+
+The difference is interpolated over the logarithm of n/m; both ends of the 95 % interval are where its own ends cross
+0. No rung is added once one is surely better than the twin, and those below two that are surely worse go.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from stream_al.core.calibration import Calibration
+from stream_al.core.classification import FEWEST, Insufficient, Known
+from stream_al.core.labels import Value, same
+from stream_al.core.messages import Challenger, Feature, Query
+from stream_al.core.model import Model
+from stream_al.core.sequence import Interval, anytime, student
+
+RANDOM = "random"  # the twin's name
+ALPHA, TUNED_TO = 0.05, 30.0  # as in cooperative learning
+FADE = 0.998  # a label, for what is said of the present
+FIRST_RUNG, NEXT_RUNG, MOST_RUNGS = 16, 2.0, 6
+LARGEST_RUNG = 8_000_000  # bytes of a model of which copies are kept
+
+Row = Mapping[str, Feature]
+State = Literal["comparable", "insufficient", "drift", "too large"]
+
+
+@dataclass(slots=True)
+class Paired:
+    """Differences d in [-1, 1] of two models on the same labels, each of a weight w.
+
+    ``fade`` is what is left of all before with each label.
+    """
+
+    fade: float = 1.0
+    n: float = 0.0
+    w: float = 0.0
+    ww: float = 0.0
+    wd: float = 0.0
+    wwd: float = 0.0
+    wwdd: float = 0.0
+
+    def add(self, d: float, weight: float) -> None:
+        f, ff, ww = self.fade, self.fade * self.fade, weight * weight
+        self.n = f * self.n + 1
+        self.w, self.wd = f * self.w + weight, f * self.wd + weight * d
+        self.ww, self.wwd, self.wwdd = ff * self.ww + ww, ff * self.wwd + ww * d, ff * self.wwdd + ww * d * d
+
+    @property
+    def effective(self) -> float:
+        """Kish's effective number of labels."""
+        return self.w * self.w / self.ww if self.ww else 0.0
+
+    @property
+    def mean(self) -> float:
+        return self.wd / self.w
+
+    @property
+    def _variance(self) -> float:
+        """Of the sum of w (d - mean)."""
+        mean = self.mean
+        return max(0.0, self.wwdd - 2 * mean * self.wwd + mean * mean * self.ww)
+
+    def always(self) -> Known:
+        """Return the difference with a 95 % interval that holds at all times at once.
+
+        >>> p = Paired()
+        >>> for _ in range(200):
+        ...     p.add(0.0, 1.0)
+        >>> p.always()
+        Interval(value=0.0, low=-0.023805072448618286, high=0.023805072448618286)
+        """
+        return self._known(lambda: anytime(self._variance, TUNED_TO, ALPHA))
+
+    def now(self) -> Known:
+        """Return it with an interval for this moment; the two are taken to have differed once more than they did."""
+        return self._known(lambda: student(self.effective - 1) * math.sqrt(self._variance + self.ww / self.n))
+
+    def _known(self, half: Callable[[], float]) -> Known:
+        if self.effective < FEWEST:
+            return Insufficient(self.effective)
+        h, mean = half() / self.w, self.mean
+        return Interval(mean, max(-1.0, mean - h), min(1.0, mean + h))
+
+
+@dataclass(slots=True)
+class Contender:
+    """A challenger at work. ``calibration`` is its own, for the day when it is promoted."""
+
+    who: Challenger
+    model: Model
+    calibration: Calibration = field(default_factory=Calibration)
+    paired: Paired = field(default_factory=Paired)
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def label(self, features: Row, label: Value, weight: float, *, right: bool) -> None:
+        """Judge by a label for which the model was right or not, then learn it."""
+        if weight > 0:
+            own, confidence = _foretold(self.model, features, label)
+            self.paired.add(own - right, weight)
+            if confidence > 0:
+                self.calibration.learn(confidence, correct=own, weight=weight)
+        self._count(self.model.learn(features, label))
+
+    def observe(self, features: Row) -> None:
+        self._count(self.model.observe(features))
+
+    def _count(self, error: str | None) -> None:
+        if error is not None:
+            self.errors[error] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A ratio of labels, the twin's by the model's, and by how much the model was the better one there."""
+
+    ratio: float
+    better: Interval
+
+
+@dataclass(slots=True)
+class Level:
+    """A model against the twin, and how many labels both had, as Σ w labels."""
+
+    paired: Paired = field(default_factory=lambda: Paired(FADE))
+    random: float = 0.0
+    asked: float = 0.0
+
+    def judge(self, d: float, weight: float, random: int, asked: int) -> None:
+        self.paired.add(d, weight)
+        self.random = FADE * self.random + weight * random
+        self.asked = FADE * self.asked + weight * asked
+
+    @property
+    def point(self) -> Point | None:
+        """Return what is known; None with too few labels."""
+        known = self.paired.now()
+        if not isinstance(known, Interval) or not (self.random > 0 and self.asked > 0):
+            return None
+        return Point(self.random / self.asked, known)
+
+    @property
+    def surely_worse(self) -> bool:
+        point = self.point
+        return point is not None and point.better.high < 0
+
+    @property
+    def surely_better(self) -> bool:
+        point = self.point
+        return point is not None and point.better.low > 0
+
+
+@dataclass(slots=True)
+class Rung:
+    """The model as it was after so many labels of the stretch."""
+
+    labels: int
+    model: Model
+    level: Level = field(default_factory=Level)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The labels that asking at random needs for one that was asked for.
+
+    Attributes
+    ----------
+    ratio
+        Of the twin's labels by the model's at the same accuracy, with its 95 % interval; a low end of 0 and a high one
+        of infinity are open. None unless comparable.
+    random, asked
+        Labels of the stretch so far, the twin's and the model's.
+    begin
+        The samples that had been counted when the stretch began.
+    """
+
+    state: State = "insufficient"
+    ratio: Interval | None = None
+    random: int = 0
+    asked: int = 0
+    begin: int = 0
+
+    def __str__(self) -> str:
+        if self.ratio is None:
+            return _WHY[self.state]
+        high = "more" if math.isinf(self.ratio.high) else f"{self.ratio.high:.1f}"
+        return f"{self.ratio.value:.1f} at random for each ({self.ratio.low:.1f} to {high})"
+
+
+_WHY: dict[State, str] = {
+    "insufficient": "insufficient labels",
+    "drift": "not comparable: there was a drift alarm, and few labels since",
+    "too large": "not comparable: the model is too large to keep earlier ones",
+}
+
+
+@dataclass(slots=True)
+class RandomTwin:
+    """The model, had it learned only the labels of the exploration floor since the stretch began."""
+
+    model: Model
+    begin: int = 0
+    alarmed: bool = False  # the stretch began with a drift alarm
+    random: int = 0
+    asked: int = 0
+    paired: Paired = field(default_factory=Paired)
+    rungs: list[Rung] = field(default_factory=list)
+    latest: Level = field(default_factory=Level)  # the model as it is
+    too_large: bool = False
+
+    def label(
+        self, model: Model, features: Row, label: Value, weight: float, *, right: bool, query: Query | None
+    ) -> None:
+        """Judge by a label that the model is about to learn; ``query`` is None where nobody asked for it."""
+        if weight > 0:
+            self._judge(model, features, label, weight, right=right)
+        if query is not None:
+            self.asked += 1
+            if query.coin >= query.floor:
+                return
+            self.random += 1
+        self.model.learn(features, label)  # what nobody asked for is free for both
+
+    def _judge(self, model: Model, features: Row, label: Value, weight: float, *, right: bool) -> None:
+        own, _ = _foretold(self.model, features, label)
+        self.paired.add(own - right, weight)
+        self.latest.judge(right - own, weight, self.random, self.asked)
+        for rung in self.rungs:
+            then, _ = _foretold(rung.model, features, label)
+            rung.level.judge(then - own, weight, self.random, rung.labels)
+        if self.asked >= max(FIRST_RUNG, NEXT_RUNG * (self.rungs[-1].labels if self.rungs else 0)):
+            self._add(model)
+
+    def _add(self, model: Model) -> None:
+        """Add a rung unless one is good enough, and drop those that tell nothing any more."""
+        if any(rung.level.surely_better for rung in self.rungs):
+            return
+        self.too_large = model.size > LARGEST_RUNG
+        if self.too_large:
+            return
+        worse = [rung.labels for rung in self.rungs if rung.level.surely_worse]
+        kept = [rung for rung in self.rungs if rung.labels not in worse[:-1]]
+        self.rungs = [*kept[1 - MOST_RUNGS :], Rung(self.asked, copy.deepcopy(model))]
+
+    def saved(self) -> Saved:
+        """Return what asking saved in this stretch."""
+        points = [p for rung in self.rungs if (p := rung.level.point) is not None]
+        now = self.latest.point
+        told = self.random, self.asked, self.begin
+        if now is None or not points:
+            state: State = "too large" if self.too_large else "drift" if self.alarmed else "insufficient"
+            return Saved(state, None, *told)
+        return Saved("comparable", _ratio([*points, now]), *told)
+
+
+def _ratio(points: Sequence[Point]) -> Interval:
+    """Return the ratio at which the difference is 0; the points are in the order of the model's labels."""
+    middle = _crossing(points, [p.better.value for p in points])
+    high = _crossing(points, [p.better.high for p in points])
+    low = _crossing(points, [p.better.low for p in points])
+    first, last = points[0].ratio, points[-1].ratio
+    value = last if middle is None else first if math.isinf(middle) else middle
+    return Interval(
+        value,
+        0.0 if low is None else min(value, first if math.isinf(low) else low),
+        max(value, last if high is None else high),
+    )
+
+
+def _crossing(points: Sequence[Point], differences: Sequence[float]) -> float | None:
+    """Return the ratio at which differences first reach 0; infinity: before the first, None: not yet."""
+    reached = next((i for i, d in enumerate(differences) if d >= 0), None)
+    if reached is None:
+        return None
+    if reached == 0:
+        return math.inf
+    before, at = differences[reached - 1], differences[reached]
+    share = -before / (at - before)
+    one, other = math.log(points[reached - 1].ratio), math.log(points[reached].ratio)
+    return math.exp(one + share * (other - one))
+
+
+@dataclass(slots=True)
+class Contest:
+    """All that is compared with the model of a fold."""
+
+    others: dict[str, Contender] = field(default_factory=dict)
+    twin: RandomTwin | None = None
+
+    def call(self, wanted: Sequence[Challenger], make: Callable[[Challenger], Model]) -> None:
+        """Let those compete that are wanted: those that already do go on, new ones know nothing."""
+        found: dict[str, Contender] = {}
+        for who in wanted:
+            known = self.others.get(who.name)
+            if known is not None and known.who.spec == who.spec:
+                found[who.name] = replace(known, who=who)
+            else:
+                found[who.name] = Contender(who, make(who))
+        self.others = found
+
+    def label(self, model: Model, features: Row, label: Value, weight: float, query: Query | None) -> None:
+        """Judge by a label that the model is about to learn, and let all learn it.
+
+        Parameters
+        ----------
+        weight
+            What it counts where all samples are meant, on average 1; 0: nothing.
+        query
+            Why it was asked for; None: nobody asked.
+        """
+        if not self.others and self.twin is None:
+            return
+        right = weight > 0 and _foretold(model, features, label)[0]
+        for contender in self.others.values():
+            contender.label(features, label, weight, right=right)
+        if self.twin is not None:
+            self.twin.label(model, features, label, weight, right=right, query=query)
+
+    def observe(self, features: Row) -> None:
+        """Show all a sample without a label."""
+        for contender in self.others.values():
+            contender.observe(features)
+        if self.twin is not None:
+            self.twin.model.observe(features)
+
+    def on_drift(self, model: Model, samples: int) -> None:
+        """Tell all models what the model was told, and begin the comparisons anew."""
+        for contender in self.others.values():
+            contender.model.on_drift()
+        self.begin(model, samples, alarmed=True)
+
+    def begin(self, model: Model, samples: int, *, alarmed: bool = False) -> None:
+        """Begin all comparisons anew, with a model that may be another one."""
+        for contender in self.others.values():
+            contender.paired = Paired()
+        if self.twin is not None:
+            self.twin = RandomTwin(copy.deepcopy(model), samples, alarmed)
+
+    def differences(self) -> dict[str, Known]:
+        """Return by how much each is more accurate than the model, with an interval that holds at all times."""
+        found = {name: contender.paired.always() for name, contender in self.others.items()}
+        return found if self.twin is None else {**found, RANDOM: self.twin.paired.always()}
+
+    def saved(self) -> Saved | None:
+        """Return what asking saved; None without a twin."""
+        return None if self.twin is None else self.twin.saved()
+
+
+def _foretold(model: Model, features: Row, label: Value) -> tuple[bool, float]:
+    """Return whether a model is right about a sample, and how sure it is; 0 where it has no answer."""
+    row = model.predict([features])[0]
+    if not row.any():
+        return False, 0.0
+    shown = int(row.argmax())
+    return same(model.classes[shown], label), float(row[shown])
