@@ -56,7 +56,8 @@ State = Literal["comparable", "insufficient", "drift", "too large"]
 class Paired:
     """Differences d in [-1, 1] of two models on the same labels, each of a weight w.
 
-    ``fade`` is what is left of all before with each label.
+    ``fade`` is what is left of all before with each label. The variance of Σ w d is taken to be Σ w² d²: around the mean
+    it is a little smaller, and too small while that mean rests on few labels.
     """
 
     fade: float = 1.0
@@ -64,14 +65,13 @@ class Paired:
     w: float = 0.0
     ww: float = 0.0
     wd: float = 0.0
-    wwd: float = 0.0
     wwdd: float = 0.0
 
     def add(self, d: float, weight: float) -> None:
         f, ff, ww = self.fade, self.fade * self.fade, weight * weight
         self.n = f * self.n + 1
         self.w, self.wd = f * self.w + weight, f * self.wd + weight * d
-        self.ww, self.wwd, self.wwdd = ff * self.ww + ww, ff * self.wwd + ww * d, ff * self.wwdd + ww * d * d
+        self.ww, self.wwdd = ff * self.ww + ww, ff * self.wwdd + ww * d * d
 
     @property
     def effective(self) -> float:
@@ -82,12 +82,6 @@ class Paired:
     def mean(self) -> float:
         return self.wd / self.w
 
-    @property
-    def _variance(self) -> float:
-        """Of the sum of w (d - mean)."""
-        mean = self.mean
-        return max(0.0, self.wwdd - 2 * mean * self.wwd + mean * mean * self.ww)
-
     def always(self) -> Known:
         """Return the difference with a 95 % interval that holds at all times at once.
 
@@ -97,11 +91,11 @@ class Paired:
         >>> p.always()
         Interval(value=0.0, low=-0.023805072448618286, high=0.023805072448618286)
         """
-        return self._known(lambda: anytime(self._variance, TUNED_TO, ALPHA))
+        return self._known(lambda: anytime(self.wwdd, TUNED_TO, ALPHA))
 
     def now(self) -> Known:
         """Return it with an interval for this moment; the two are taken to have differed once more than they did."""
-        return self._known(lambda: student(self.effective - 1) * math.sqrt(self._variance + self.ww / self.n))
+        return self._known(lambda: student(self.effective - 1) * math.sqrt(self.wwdd + self.ww / self.n))
 
     def _known(self, half: Callable[[], float]) -> Known:
         if self.effective < FEWEST:
@@ -307,6 +301,37 @@ def _crossing(points: Sequence[Point], differences: Sequence[float]) -> float | 
     return math.exp(one + share * (other - one))
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a challenger compares with the model.
+
+    Attributes
+    ----------
+    strategy
+        The query strategy that comes with it, None if none does. It is not judged.
+    difference
+        Its accuracy minus the model's, both in [0, 1], over all samples; the 95 % interval holds at all times at once.
+        None where it is the same model and only the strategy another one.
+    learned, errors
+        Labels that it learned, and records that it could not learn.
+    """
+
+    name: str
+    strategy: str | None
+    difference: Known | None
+    learned: int
+    errors: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        d = self.difference
+        if d is None:
+            return f"the same model; what asking by {self.strategy} would bring is not known here"
+        if isinstance(d, Insufficient):
+            return str(d)
+        points = [f"{100 * x:+.1f}" for x in (d.value, d.low, d.high)]
+        return f"{points[0]} points ({points[1]} to {points[2]})"
+
+
 @dataclass(slots=True)
 class Contest:
     """All that is compared with the model of a fold."""
@@ -363,10 +388,21 @@ class Contest:
         if self.twin is not None:
             self.twin = RandomTwin(copy.deepcopy(model), samples, alarmed)
 
-    def differences(self) -> dict[str, Known]:
-        """Return by how much each is more accurate than the model, with an interval that holds at all times."""
-        found = {name: contender.paired.always() for name, contender in self.others.items()}
-        return found if self.twin is None else {**found, RANDOM: self.twin.paired.always()}
+    def standings(self, champion: Challenger) -> tuple[Standing, ...]:
+        """Return how each compares with the model, which is the champion's."""
+        found = [
+            Standing(
+                c.who.name,
+                c.who.strategy,
+                None if c.who.spec == champion.spec else c.paired.always(),
+                c.model.learned,
+                dict(c.errors),
+            )
+            for c in self.others.values()
+        ]
+        if self.twin is not None:
+            found.append(Standing(RANDOM, RANDOM, self.twin.paired.always(), self.twin.model.learned))
+        return tuple(found)
 
     def saved(self) -> Saved | None:
         """Return what asking saved; None without a twin."""

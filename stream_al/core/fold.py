@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 from stream_al.core.accuracy import Accuracy, Estimate, Terms
 from stream_al.core.assessment import Assessment
 from stream_al.core.calibration import HEAVIEST, HIGHEST_M, LOWEST_M, Calibration
-from stream_al.core.challenger import Contender, Contest, RandomTwin
+from stream_al.core.challenger import Contender, Contest, RandomTwin, Standing
 from stream_al.core.classification import Answered
 from stream_al.core.cooperative import OBSERVES_PER_LABEL, Cooperation, Cooperative, is_calm
 from stream_al.core.drift import Drift
@@ -606,6 +606,11 @@ class Fold:
     def pseudo_labels(self) -> int:
         """How many pseudo-labels were learned."""
         return 0 if self.cooperative is None else self.cooperative.learned.total()
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """How the challengers compare with the model, and last the random twin."""
+        return self.contest.standings(self.champion)
 
     @property
     def _per_label(self) -> int:
