@@ -463,8 +463,8 @@ METRICS: tuple[Entry, ...] = (
     *_with_ends(
         "stream_al_accuracy_difference", "ratio", ("challenger",),
         "Accuracy of a challenger minus that of the model in use, over all samples since the last drift alarm or "
-        "promotion; `random` is the twin that learns at random. The interval holds at all times at once, so that it may "
-        "be watched. NaN under 10 effective labels.",
+        "promotion; `random` is the twin that learns at random. The interval holds at all times at once: it may be "
+        "watched. NaN under 10 effective labels.",
         _challengers,
     ),
     *_with_ends(

@@ -29,7 +29,7 @@ import msgspec
 from stream_al.codec import BadRecord, answer_bytes, decode_ledger, decode_request, encode
 from stream_al.config import Settings, load
 from stream_al.core import fold
-from stream_al.core.messages import Answer, LabelRequest, Rebuild, timestamp
+from stream_al.core.messages import Answer, LabelRequest, Promote, Rebuild, timestamp
 from stream_al.service.loop import Service, topic_specs
 from stream_al.transport.embedded import EmbeddedBroker
 from stream_al.transport.port import Fenced, Member, Output, TopicPartition, Unavailable
@@ -45,8 +45,9 @@ FAULTS = (
     "crash_before", "crash_after", "lost_ack", "away", "kill", "stop", "spoil_snapshot", "delete_state", "lose_state",
     "malformed", "duplicate_id", "answer_twice", "answer_unknown", "contradict", "never", "early", "odd_label",
     "clock_jump", "other_type", "odd_answer", "withdraw", "stranger", "sleep",
-    "correct", "rebuild", "grow", "unasked",
+    "correct", "rebuild", "grow", "unasked", "promote",
 )  # fmt: skip
+CHALLENGERS = "[{name: bayes, spec: [river.naive_bayes.GaussianNB], strategy: entropy}, {name: other, strategy: random}]"
 SESSION_S = 15.0
 PROBE_EVERY = 10  # labels; a universe has few
 
@@ -88,6 +89,11 @@ class Drawn:
             sets.append("budget.per_day=60")
         if rng.random() < 0.3:
             sets.append("model.classes=[up, down]")
+        challengers = rng.choice(
+            ["[]"] * 5 + ["[{name: bayes, spec: [river.naive_bayes.GaussianNB]}]", CHALLENGERS]
+        )
+        twin = rng.choice(["false"] * 5 + ["true"])
+        sets += [f"challengers={challengers}", f"accuracy.random_twin={twin}"]
         return cls(
             rates,
             load(None, sets, environ={}),
@@ -340,16 +346,25 @@ class Universe:
             self.due.append((when + self.rng.randrange(60_000), other))
 
     def _rebuild(self) -> None:
-        """Ask for a new model as an operator does, twice at times, or for another ledger."""
+        """Ask for a new model as an operator does."""
         end = self.broker.ends("ledger")[0]
-        if not end:
+        name = f"rebuild-{self.rng.randrange(20)}"
+        self._operate(
+            Rebuild(name, "", self.rng.choice([0, self.rng.randrange(end + 5)]), timestamp(self.ms))
+        )
+
+    def _promote(self) -> None:
+        """Ask for another model, which may be in use already, or nobody's."""
+        name = self.rng.choice(["default", "bayes", "other", "nobody"])
+        self._operate(Promote(f"promote-{self.rng.randrange(20)}", "", name, timestamp(self.ms)))
+
+    def _operate(self, asked: Rebuild | Promote) -> None:
+        """Send what an operator asks for, twice at times, or for another ledger."""
+        if not self.broker.ends("ledger")[0]:
             return
         with self.broker.reader({TopicPartition("ledger", 0): 0}) as reader:
             genesis = decode_ledger(reader.poll(1, 0)[TopicPartition("ledger", 0)][0])
-        name = f"rebuild-{self.rng.randrange(20)}"
-        asked = Rebuild(
-            name, genesis.ledger_id, self.rng.choice([0, self.rng.randrange(end + 5)]), timestamp(self.ms)
-        )
+        asked = replace(asked, ledger_id=genesis.ledger_id)
         if self.rng.random() < 0.1:
             asked = replace(asked, ledger_id="another")
         self.broker.append([Output("reports", encode(asked), partition=0)] * self.rng.choice([1, 1, 2]))
@@ -372,6 +387,8 @@ class Universe:
             self._lose_state()
         if self.happens("rebuild"):
             self._rebuild()
+        if self.happens("promote"):
+            self._promote()
         if self.happens("grow"):
             topic, most = self.rng.choice(["reports", "reports", "labels", "labels-requested"]), 4
             before = self.broker.partitions(topic)
