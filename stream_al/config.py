@@ -640,15 +640,25 @@ class Settings(Section):
     def _nobody(cls, challengers: object) -> object:
         return () if challengers is None else challengers
 
-    @model_validator(mode="after")
-    def _challengers(self) -> Self:
-        names = [self.name, *(c.name for c in self.challengers)]
+    @field_validator("challengers")
+    @classmethod
+    def _challengers(
+        cls, challengers: tuple[Challenger, ...], info: ValidationInfo
+    ) -> tuple[Challenger, ...]:
+        names = [info.data.get("name", ""), *(c.name for c in challengers)]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"challengers: {twice!r} names two models; write another name")
-        if self.model.task == "regression" and (self.challengers or self.accuracy.random_twin):
-            raise ValueError("challengers and accuracy.random_twin are for classification; leave them out")
-        return self
+            raise ValueError(f"{twice!r} names two models; write another name")
+        if challengers and _of_numbers(info):
+            raise ValueError("models are compared in classification; in regression leave it out")
+        return challengers
+
+    @field_validator("accuracy")
+    @classmethod
+    def _twin(cls, accuracy: Accuracy, info: ValidationInfo) -> Accuracy:
+        if accuracy.random_twin and _of_numbers(info):
+            raise ValueError("random_twin is for classification; in regression leave it out")
+        return accuracy
 
     @model_validator(mode="after")
     def _messages_fit(self) -> Self:
@@ -669,6 +679,10 @@ class Settings(Section):
         if path == "":
             raise ValueError("'' is not a directory; write for example .stream-al/state, or null for none")
         return path
+
+
+def _of_numbers(info: ValidationInfo) -> bool:
+    return "model" in info.data and info.data["model"].task == "regression"
 
 
 def load(

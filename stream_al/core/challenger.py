@@ -267,18 +267,24 @@ class RandomTwin:
         """Return what asking saved in this stretch."""
         points = [p for rung in self.rungs if (p := rung.level.point) is not None]
         now = self.latest.point
-        told = self.random, self.asked, self.begin
-        if now is None or not points:
-            state: State = "too large" if self.too_large else "drift" if self.alarmed else "insufficient"
-            return Saved(state, None, *told)
-        return Saved("comparable", _ratio([*points, now]), *told)
+        ratio = None if now is None or not points else _ratio([*points, now])
+        return Saved("comparable" if ratio else self._why_not, ratio, self.random, self.asked, self.begin)
+
+    @property
+    def _why_not(self) -> State:
+        return "too large" if self.too_large else "drift" if self.alarmed else "insufficient"
 
 
-def _ratio(points: Sequence[Point]) -> Interval:
-    """Return the ratio at which the difference is 0; the points are in the order of the model's labels."""
+def _ratio(points: Sequence[Point]) -> Interval | None:
+    """Return the ratio at which the difference is 0, None where both ends are open.
+
+    The points are in the order of the model's labels.
+    """
     middle = _crossing(points, [p.better.value for p in points])
     high = _crossing(points, [p.better.high for p in points])
     low = _crossing(points, [p.better.low for p in points])
+    if low is None and high == math.inf:
+        return None
     first, last = points[0].ratio, points[-1].ratio
     value = last if middle is None else first if math.isinf(middle) else middle
     return Interval(

@@ -201,8 +201,9 @@ def test_the_ratio_is_where_the_difference_is_nothing():
 
 
 def test_open_ends_are_open():
-    above = _ratio([point(4.0, 0.1, 0.2), point(1.0, 0.2, 0.3)])
-    assert (above.low, above.value, above.high) == (0.0, 4.0, math.inf)
+    assert _ratio([point(4.0, 0.1, 0.2), point(1.0, 0.2, 0.3)]) is None, "nothing is known"
+    above = _ratio([point(4.0, 0.1, 0.2), point(1.0, 0.2, 0.2)])
+    assert (above.low, above.value, above.high) == (1.0, 4.0, math.inf)
     sure = _ratio([point(4.0, 0.3, 0.2), point(1.0, 0.3, 0.1)])
     assert (sure.low, sure.value, sure.high) == (4.0, 4.0, math.inf)
     below = _ratio([point(4.0, -0.3, 0.1), point(0.5, -0.2, 0.1)])

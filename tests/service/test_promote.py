@@ -145,8 +145,14 @@ def test_a_challenger_that_cannot_be_built_is_a_mistake_in_the_configuration():
         (["challengers=[{name: random}]"], r"challengers\[0\]\.name: 'random' is the name of the twin"),
         (["challengers=[{name: a, strategy: margins}]"], "did you mean margin"),
         (["challengers=[{spec: [river.naive_bayes.GaussianNB]}]"], r"challengers\[0\]\.name"),
-        (["challengers=[{name: a}]", "model.task=regression"], "are for classification"),
-        (["accuracy.random_twin=true", "model.task=regression"], "are for classification"),
+        (
+            ["challengers=[{name: a}]", "model.task=regression"],
+            "challengers: models are compared in classification",
+        ),
+        (
+            ["accuracy.random_twin=true", "model.task=regression"],
+            "accuracy: random_twin is for classification",
+        ),
     ],
 )
 def test_mistakes_in_the_configuration_are_named(sets, message):
