@@ -400,7 +400,7 @@ class Accuracy(Section):
     random_twin: bool = Field(
         default=False,
         description="Let a twin of the model learn only what exploration asked for, at random, so that the labels that "
-        "asking saves are known. It costs about as much as the model. In classification only.",
+        "asking saves are known. A label then takes the learner about four times as long. In classification only.",
     )
 
     @field_validator("windows")

@@ -27,6 +27,7 @@ LAYERS = (
         "core.sequence",
         "core.drift",
         "core.cooperative",
+        "core.challenger",
         "core.calibration",
         "models",
     ),
@@ -47,6 +48,7 @@ LAYERS = (
         "status*",
         "whatif",
         "wording",
+        "testing",
     ),
     ("cli", "__main__"),
 )
