@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
+import re
+from pathlib import Path
+
 import pytest
 
+from stream_al import testing
 from stream_al.config import ConfigError
 from stream_al.core.messages import Bucket, Expired, Genesis, Learned, Skipped
 from stream_al.testing import Driver
@@ -113,3 +118,15 @@ def test_settings_come_from_a_file_and_what_stands_after_it_and_not_from_the_env
 def test_a_metric_that_is_not_there_is_an_error(driver):
     with pytest.raises(KeyError):
         driver.metric("stream_al_no_such_total")
+
+
+def test_the_examples_hold():
+    assert doctest.testmod(testing).failed == 0
+    page = (Path(__file__).parent.parent / "docs" / "testing.md").read_text(encoding="utf-8")
+    for example in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        names = {}
+        exec(example, names)
+        tests = [run for name, run in names.items() if name.startswith("test_")]
+        assert tests
+        for run in tests:
+            run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 import pickle
 from dataclasses import replace
@@ -9,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stream_al.core import challenger
 from stream_al.core.challenger import (
     FIRST_RUNG,
     LARGEST_RUNG,
@@ -101,6 +103,10 @@ def state_of(found):
         twin and (said(twin.model), twin.random, twin.asked, twin.paired, [r.labels for r in twin.rungs]),
         found.standings, found.contest.saved(), found.errors,
     )  # fmt: skip
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert doctest.testmod(challenger).failed == 0
 
 
 # --- what they learn and how they are judged -----------------------------------------------------------------------
