@@ -29,7 +29,8 @@ from streams import Row, available, coin_seed, stream
 
 from stream_al import logs
 from stream_al.config import DEFAULT_SPEC
-from stream_al.core.challenger import FADE, RANDOM, Contest, Known, Point, _crossing, _rising
+from stream_al.core.challenger import RANDOM, Contest
+from stream_al.core.classification import Known
 from stream_al.core.fold import Fold
 from stream_al.core.labels import same
 from stream_al.core.messages import (
@@ -45,6 +46,7 @@ from stream_al.core.messages import (
     timestamp,
 )
 from stream_al.core.model import Model
+from stream_al.core.random_twin import FADE, Point, crossing, rising
 from stream_al.core.sequence import Interval
 from stream_al.simulate import Simulation
 
@@ -139,9 +141,9 @@ class Truth:
         level = sum(w * a for w, (_, _, a) in zip(weights, self.twin, strict=True)) / sum(weights)
         random = sum(w * n for w, (_, n, _) in zip(weights, self.twin, strict=True)) / sum(weights)
         known = {**self.copies, now: model}
-        d = _rising([accuracy(m, self.later) - level for m in known.values()], [1.0] * len(known))
+        d = rising([accuracy(m, self.later) - level for m in known.values()], [1.0] * len(known))
         nothing = Interval(0.0, 0.0, 0.0)
-        found = _crossing([Point(random / n, nothing) for n in known], d)
+        found = crossing([Point(random / n, nothing) for n in known], d)
         return random / now if found is None else found
 
 

@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stream_al.core.accuracy import Estimate
-from stream_al.core.challenger import Saved, Standing
+from stream_al.core.challenger import Standing
 from stream_al.core.classification import ClassReport
 from stream_al.core.cooperative import Cooperation
 from stream_al.core.drift import Alarm
 from stream_al.core.fold import Epoch
 from stream_al.core.messages import Sums, Task
+from stream_al.core.random_twin import Saved
 from stream_al.core.regression import Errors
 from stream_al.wording import duration, shortened
 

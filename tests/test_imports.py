@@ -28,6 +28,8 @@ LAYERS = (
         "core.drift",
         "core.cooperative",
         "core.challenger",
+        "core.paired",
+        "core.random_twin",
         "core.calibration",
         "models",
     ),

@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 from stream_al.core.accuracy import Accuracy, Estimate, Terms
 from stream_al.core.assessment import Assessment
 from stream_al.core.calibration import HEAVIEST, HIGHEST_M, LOWEST_M, Calibration
-from stream_al.core.challenger import Contender, Contest, RandomTwin, Standing
+from stream_al.core.challenger import Contender, Contest, Standing
 from stream_al.core.classification import Answered
 from stream_al.core.cooperative import OBSERVES_PER_LABEL, Cooperation, Cooperative, is_calm
 from stream_al.core.drift import Drift
@@ -72,6 +72,7 @@ from stream_al.core.messages import (
     milliseconds,
 )
 from stream_al.core.model import Model
+from stream_al.core.random_twin import RandomTwin
 from stream_al.core.regression import Errors, Missed
 from stream_al.core.strategies.base import QueryStrategy
 from stream_al.core.strategies.novelty import with_novelty

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stream_al.core.accuracy import Estimate, Interval
-from stream_al.core.challenger import Saved, Standing
+from stream_al.core.challenger import Standing
 from stream_al.core.classification import NOTHING, ClassReport
 from stream_al.core.messages import Budget, milliseconds
+from stream_al.core.random_twin import Saved
 from stream_al.core.regression import Errors
 
 if TYPE_CHECKING:

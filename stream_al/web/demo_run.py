@@ -13,7 +13,8 @@ from stream_al.status import pace_s
 from stream_al.wording import duration
 
 if TYPE_CHECKING:
-    from stream_al.core.challenger import Saved, Standing
+    from stream_al.core.challenger import Standing
+    from stream_al.core.random_twin import Saved
     from stream_al.simulate import Progress  # brings River, which takes a second to load
 
 SMALL_DIFFERENCE = 0.005  # half a point: not worth a word

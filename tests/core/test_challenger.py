@@ -10,18 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stream_al.core import challenger
-from stream_al.core.challenger import (
-    FIRST_RUNG,
-    LARGEST_RUNG,
-    Contest,
-    Level,
-    Paired,
-    Point,
-    RandomTwin,
-    Rung,
-    _ratio,
-)
+from stream_al.core import challenger, paired, random_twin
+from stream_al.core.challenger import Contest
 from stream_al.core.classification import Insufficient
 from stream_al.core.messages import (
     Bucket,
@@ -40,6 +30,8 @@ from stream_al.core.messages import (
     timestamp,
 )
 from stream_al.core.model import Model
+from stream_al.core.paired import Paired
+from stream_al.core.random_twin import FIRST_RUNG, LARGEST_RUNG, Level, Point, RandomTwin, Rung, ratio_of
 from stream_al.core.sequence import Interval
 from tests.folding import folded
 
@@ -106,7 +98,8 @@ def state_of(found):
 
 
 def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(challenger).failed == 0
+    for module in (challenger, paired, random_twin):
+        assert doctest.testmod(module).failed == 0
 
 
 # --- what they learn and how they are judged -----------------------------------------------------------------------
@@ -201,18 +194,18 @@ def point(ratio, value, half):
 
 def test_the_ratio_is_where_the_difference_is_nothing():
     points = [point(8.0, -0.2, 0.1), point(4.0, -0.1, 0.1), point(2.0, 0.1, 0.1), point(1.0, 0.2, 0.1)]
-    found = _ratio(points)
+    found = ratio_of(points)
     assert found.value == pytest.approx(math.sqrt(8))
     assert (found.low, found.high) == (pytest.approx(2.0), pytest.approx(4.0))
 
 
 def test_open_ends_are_open():
-    assert _ratio([point(4.0, 0.1, 0.2), point(1.0, 0.2, 0.3)]) is None, "nothing is known"
-    above = _ratio([point(4.0, 0.1, 0.2), point(1.0, 0.2, 0.2)])
+    assert ratio_of([point(4.0, 0.1, 0.2), point(1.0, 0.2, 0.3)]) is None, "nothing is known"
+    above = ratio_of([point(4.0, 0.1, 0.2), point(1.0, 0.2, 0.2)])
     assert (above.low, above.value, above.high) == (1.0, 4.0, math.inf)
-    sure = _ratio([point(4.0, 0.3, 0.2), point(1.0, 0.3, 0.1)])
+    sure = ratio_of([point(4.0, 0.3, 0.2), point(1.0, 0.3, 0.1)])
     assert (sure.low, sure.value, sure.high) == (4.0, 4.0, math.inf)
-    below = _ratio([point(4.0, -0.3, 0.1), point(0.5, -0.2, 0.1)])
+    below = ratio_of([point(4.0, -0.3, 0.1), point(0.5, -0.2, 0.1)])
     assert (below.low, below.value, below.high) == (0.0, 0.5, 0.5)
 
 
