@@ -24,6 +24,7 @@ from stream_al.core.messages import (
     AtDesk,
     Bucket,
     Budget,
+    Challengers,
     Correction,
     Expired,
     Feature,
@@ -36,6 +37,7 @@ from stream_al.core.messages import (
     Observe,
     Prediction,
     Probe,
+    Promote,
     Query,
     Rebuild,
     Report,
@@ -63,6 +65,7 @@ LARGEST_OFFSET = 2**53
 LARGEST_SUM = 1e15
 LONGEST_LABEL = 1_000
 LONGEST_OPERATION = 64
+LONGEST_NAME = 64  # of a challenger
 MAX_MESSAGE = 200
 
 
@@ -560,10 +563,12 @@ _RECORDS: dict[str, tuple[Callable[[bytes], Any], tuple[str, ...]]] = {
         ("grant", Grant, ("issued_at", "until")),
         ("rebuild", Rebuild, ("requested_at",)),
         ("probe", Probe, ()),
+        ("challengers", Challengers, ()),
+        ("promote", Promote, ("requested_at",)),
         ("tally", Tally, ("first_at", "last_at")),
     )
 }
-_REPORTS = ("tally", "observe", "rebuild")
+_REPORTS = ("tally", "observe", "rebuild", "promote")
 
 
 def encode(value: LedgerRecord | Report | Prediction) -> bytes:
@@ -606,6 +611,10 @@ def decode_report(record: Record) -> Report:
         0 <= found.from_offset < LARGEST_OFFSET and 0 < len(found.id) <= LONGEST_OPERATION
     ):
         raise BadRecord("wrong_type", "report: a rebuild from no offset, or with no name that can be kept")
+    if isinstance(found, Promote) and not (
+        0 < len(found.id) <= LONGEST_OPERATION and len(found.name) <= LONGEST_NAME
+    ):
+        raise BadRecord("wrong_type", "report: a promotion with no name that can be kept")
     report: Report = found
     return report
 

@@ -397,6 +397,12 @@ class Accuracy(Section):
         description="Lengths, in samples, of the latest stretches whose accuracy is estimated.",
     )
 
+    random_twin: bool = Field(
+        default=False,
+        description="Let a twin of the model learn only what exploration asked for, at random, so that the labels that "
+        "asking saves are known. A label then takes the learner about four times as long. In classification only.",
+    )
+
     @field_validator("windows")
     @classmethod
     def _distinct(cls, windows: tuple[int, ...]) -> tuple[int, ...]:
@@ -405,6 +411,42 @@ class Accuracy(Section):
         if len(set(windows)) < len(windows):
             raise ValueError(f"{problems.shown(windows)} names a window twice; write each length once")
         return windows
+
+
+class Challenger(Section):
+    """Another model that learns the same labels, to be compared and perhaps promoted."""
+
+    name: str = Field(
+        pattern=r"^[a-zA-Z0-9._-]{1,64}$",
+        description="What it is called in metrics and for stream-al promote.",
+        examples=["forest"],
+    )
+    spec: list[Any] | None = Field(
+        default=None,
+        min_length=1,
+        description="As model.spec; null: the same.",
+        examples=[["river.naive_bayes.GaussianNB"]],
+    )
+    strategy: str | None = Field(
+        default=None,
+        description="The query strategy that comes with it when it is promoted; null: the one in use stays.",
+        examples=["entropy"],
+        json_schema_extra={"enum": [*CLASSIFICATION, None]},
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, name: str) -> str:
+        if name == "random":
+            raise ValueError("'random' is the name of the twin that learns at random; write another one")
+        return name
+
+    @field_validator("strategy")
+    @classmethod
+    def _strategy(cls, name: str | None) -> str | None:
+        if name is not None and name not in CLASSIFICATION:
+            raise ValueError(problems.not_one_of(name, CLASSIFICATION))
+        return name
 
 
 class Scorer(Section):
@@ -525,6 +567,13 @@ class Settings(Section):
     labels: Labels = Labels()
     ledger: Ledger = Ledger()
     accuracy: Accuracy = Accuracy()
+    challengers: Annotated[tuple[Challenger, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Models that learn beside the one in use: [{name: forest, spec: [...], strategy: entropy}]. "
+        "Each is compared with it on every label, and stream-al promote lets it take over. What is added later knows "
+        "nothing before stream-al rebuild.",
+        examples=[[{"name": "bayes", "spec": ["river.naive_bayes.GaussianNB"]}]],
+    )
     scorer: Scorer = Scorer()
     learner: Learner = Learner()
     desk: Desk = Desk()
@@ -586,6 +635,31 @@ class Settings(Section):
             self.__dict__["strategy"] = REGRESSION[0]  # not assigned: a default does not count as written
         return self
 
+    @field_validator("challengers", mode="before")
+    @classmethod
+    def _nobody(cls, challengers: object) -> object:
+        return () if challengers is None else challengers
+
+    @field_validator("challengers")
+    @classmethod
+    def _challengers(
+        cls, challengers: tuple[Challenger, ...], info: ValidationInfo
+    ) -> tuple[Challenger, ...]:
+        names = [info.data.get("name", ""), *(c.name for c in challengers)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} names two models; write another name")
+        if challengers and _of_numbers(info):
+            raise ValueError("models are compared in classification; in regression leave it out")
+        return challengers
+
+    @field_validator("accuracy")
+    @classmethod
+    def _twin(cls, accuracy: Accuracy, info: ValidationInfo) -> Accuracy:
+        if accuracy.random_twin and _of_numbers(info):
+            raise ValueError("random_twin is for classification; in regression leave it out")
+        return accuracy
+
     @model_validator(mode="after")
     def _messages_fit(self) -> Self:
         most = self.broker.client.get("max_request_size", USUAL_REQUEST_BYTES)
@@ -605,6 +679,10 @@ class Settings(Section):
         if path == "":
             raise ValueError("'' is not a directory; write for example .stream-al/state, or null for none")
         return path
+
+
+def _of_numbers(info: ValidationInfo) -> bool:
+    return "model" in info.data and info.data["model"].task == "regression"
 
 
 def load(

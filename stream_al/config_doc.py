@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from stream_al.config import Section, Settings, schema
+from stream_al.config import Challenger, Section, Settings, schema
 
 _ROOT = Path(__file__).parent.parent
 
@@ -73,6 +73,8 @@ def reference() -> str:
             kind: Any = field.annotation
             table = _table(f"{name}.", kind.model_fields, document["$defs"][kind.__name__])
             parts.append(f"## {name}\n\n{_escaped(str(kind.__doc__))}\n\n{table}")
+    entry = _table("challengers[].", Challenger.model_fields, document["$defs"][Challenger.__name__])
+    parts.append(f"## challengers\n\n{_escaped(str(Challenger.__doc__))}\n\n{entry}")
     return "\n".join(parts)
 
 
@@ -108,9 +110,11 @@ def _inline(value: object) -> str:
 def _table(prefix: str, fields: dict[str, FieldInfo], document: dict[str, Any]) -> str:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, field in fields.items():
-        default = _inline(field.get_default(call_default_factory=True))
+        default = (
+            "none" if field.is_required() else f"`{_inline(field.get_default(call_default_factory=True))}`"
+        )
         kind = _type(document["properties"][name])
-        rows.append(f"| `{prefix}{name}` | {kind} | `{default}` | {_escaped(str(field.description))} |")
+        rows.append(f"| `{prefix}{name}` | {kind} | {default} | {_escaped(str(field.description))} |")
     return "\n".join(rows) + "\n"
 
 
@@ -120,6 +124,8 @@ def _type(kind: dict[str, Any]) -> str:
         return " or ".join(dict.fromkeys(_type(option) for option in kind["anyOf"]))
     if "enum" in kind:
         return ", ".join(f"`{value}`" for value in kind["enum"])
+    if "$ref" in kind:
+        return "mapping"
     if kind.get("type") == "array":
         return f"list of ({_type(kind['items'])})" if kind.get("items") else "list"
     if kind.get("type") == "null":

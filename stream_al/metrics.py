@@ -59,6 +59,9 @@ FOLD_ERRORS = (
     "corrects_nothing",
     "rebuilt_twice",
     "unsolicited_twice",
+    "challengers_in_regression",
+    "promoted_twice",
+    "promotes_nobody",
     UNKNOWN_CLASS,
     POISONED,
 )
@@ -184,6 +187,14 @@ def _classifies(learner: LearnerFigures) -> bool:
 
 def _anytime(part: Part) -> Callable[[Figures], Series]:
     return _of_learner(lambda x: [((), _part(part, x.always))] if _classifies(x) else ())
+
+
+def _challengers(part: Part, learner: LearnerFigures) -> Series:
+    return (((c.name,), _part(part, c.difference)) for c in learner.challengers if c.difference is not None)
+
+
+def _saved(part: Part, learner: LearnerFigures) -> Series:
+    return [] if learner.saved is None else [((), _part(part, learner.saved.ratio))]
 
 
 def _errors(part: Part, learner: LearnerFigures) -> Series:
@@ -448,6 +459,24 @@ METRICS: tuple[Entry, ...] = (
         "stream_al_pseudo_labels_stopped", "gauge", (), "", "owner",
         "1 once pseudo-labels turned out to do harm, and the model without them has taken over; else 0.",
         _learner(lambda x: float(x.pseudo_labels_stopped)),
+    ),
+    *_with_ends(
+        "stream_al_accuracy_difference", "ratio", ("challenger",),
+        "Accuracy of a challenger minus that of the model in use, over all samples since the last drift alarm or "
+        "promotion; `random` is the twin that learns at random. The interval holds at all times at once: it may be "
+        "watched. NaN under 10 effective labels.",
+        _challengers,
+    ),
+    *_with_ends(
+        "stream_al_labels_saved", "ratio", (),
+        "With `accuracy.random_twin`: how many labels drawn at random made the twin as accurate as one that was asked "
+        "for made the model. An end of the interval that is open is 0 or +Inf; NaN where it is not comparable.",
+        _saved,
+    ),
+    Entry(
+        "stream_al_promotions_total", "counter", (), "promotions", "owner",
+        "Times that a challenger took the model's place.",
+        _learner(lambda x: x.promotions),
     ),
     Entry(
         "stream_al_dead_letters_total", "counter", ("stage", "reason"), "records", "process",

@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stream_al.core.accuracy import Estimate
+from stream_al.core.challenger import Standing
 from stream_al.core.classification import ClassReport
 from stream_al.core.cooperative import Cooperation
 from stream_al.core.drift import Alarm
 from stream_al.core.fold import Epoch
 from stream_al.core.messages import Sums, Task
+from stream_al.core.random_twin import Saved
 from stream_al.core.regression import Errors
 from stream_al.wording import duration, shortened
 
@@ -133,6 +135,7 @@ class Facts:
 class Status:
     """Everything that ``status`` prints. In regression ``errors`` stand where otherwise ``accuracy`` does.
 
+    ``labels_saved`` is None without a random twin; in JSON the open end of its interval is null.
     ``replay_s`` is how many seconds a start without a snapshot takes to fold the ledger.
     """
 
@@ -159,6 +162,9 @@ class Status:
     last_drift_alarm: Alarm | None
     cooperative: Cooperation
     pseudo_labels: int
+    challengers: tuple[Standing, ...]
+    labels_saved: Saved | None
+    promotions: int
     pending: Pending
     lags: tuple[Lag, ...]
     fold_errors: Mapping[str, int]

@@ -18,6 +18,7 @@ PROGRAMS = {
     "start": (["--samples", "300"], ["A start with 300 labels", "Bars"]),
     "strategies": (["--samples", "100"], ["With 5 %", "gradient_length", "Bars"]),
     "cooperative": (["--samples", "300"], ["Accuracy with 5 %", "pseudo-labels", "Bars"]),
+    "challengers": (["--samples", "400"], ["Labels a second that a fold learns", "Labels saved", "Bars"]),
     "representation": (["--samples", "300"], ["labels, default", "redundant", "Costs of a sample", "Bars"]),
     "drift": (["--samples", "1000"], ["Drift alarms", "false alarms per 1,000 samples"]),
     "throughput": (["--samples", "500", "--rounds", "1"], ["Embedded log: CPU time a sample", "ordinary loop", "bare poll", "labels a second", "Bars"]),

@@ -27,6 +27,9 @@ LAYERS = (
         "core.sequence",
         "core.drift",
         "core.cooperative",
+        "core.challenger",
+        "core.paired",
+        "core.random_twin",
         "core.calibration",
         "models",
     ),
@@ -47,6 +50,7 @@ LAYERS = (
         "status*",
         "whatif",
         "wording",
+        "testing",
     ),
     ("cli", "__main__"),
 )

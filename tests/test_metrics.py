@@ -35,6 +35,8 @@ SETTINGS = load(
         "ledger.bucket_s=0.1",
         "samples.max_bytes=1024",
         "samples.start=earliest",
+        "accuracy.random_twin=true",
+        "challengers=[{name: bayes, spec: [river.naive_bayes.GaussianNB]}]",
     ],
     environ={},
 )
@@ -240,7 +242,7 @@ def test_a_process_exports_the_metrics_of_its_role_only(simulation, figures, rol
 def test_in_regression_there_are_errors_and_no_accuracy(figures):
     few = Insufficient(4.0)
     known = Errors(900, 0, 40, 35.0, Interval(2.0, 1.5, 2.5), few, 1.8, 2.4)
-    learner = replace(figures.learner, estimates={}, errors={"1000": known})
+    learner = replace(figures.learner, estimates={}, errors={"1000": known}, challengers=())
     found = series(replace(figures, learner=learner))
     ends = [found[f"stream_al_error{end}", "mae", "1000"] for end in ("", "_low", "_high")]
     assert ends == [2.0, 1.5, 2.5]

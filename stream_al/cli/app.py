@@ -70,6 +70,7 @@ _add(app, looking.status, looking.STATUS_EXAMPLES)
 _add(app, looking.top, looking.TOP_EXAMPLES)
 _add(app, inspecting.inspect, inspecting.INSPECT_EXAMPLES)
 _add(app, rebuilding.rebuild, rebuilding.REBUILD_EXAMPLES)
+_add(app, rebuilding.promote, rebuilding.PROMOTE_EXAMPLES)
 
 dead_letters = typer.Typer(help="List and replay the records that could not be used.", no_args_is_help=True)
 _add(dead_letters, dead.list_, dead.LIST_EXAMPLES, "list")

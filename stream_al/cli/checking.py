@@ -67,7 +67,7 @@ def check(
     except ConfigError as error:
         lines += [Line("error", "config", problem) for problem in error.problems]
     else:
-        lines += _model(settings)
+        lines += [*_model(settings), *_challengers(settings)]
         if not no_broker:
             lines += _broker(settings)
     _tell(lines, as_json=as_json)
@@ -135,6 +135,23 @@ def _model(settings: Settings) -> Iterator[Line]:
     for kind, problem in wrong.items():
         todo = "no matter if your samples have none; else such labels count as fold errors, and teach nothing"
         yield Line("warning", "model", f"samples with {kind} only: {problem}", todo)
+
+
+def _challengers(settings: Settings) -> Iterator[Line]:
+    """Build the challengers, if there are any."""
+    from stream_al.config import ConfigError
+    from stream_al.service.learning import check_challengers
+
+    try:
+        check_challengers(settings)
+    except ConfigError as error:
+        for problem in error.problems:
+            yield Line(
+                "error", "challengers", problem, "correct its spec; river's documentation lists its classes"
+            )
+        return
+    if settings.challengers:
+        yield Line("ok", "challengers", f"{', '.join(c.name for c in settings.challengers)}: all are built")
 
 
 _KINDS = ("numbers", "negative numbers", "texts", "booleans", "missing values", "embeddings")

@@ -140,6 +140,8 @@ def demo(
         raise ConfigError(
             f"{settings.where('model.task')} model.task: the demo's data sets have classes, no numbers"
         )
+    if "accuracy.random_twin" not in settings.written:
+        settings = _with_twin(settings, there=True)
     stream = Stream(dataset, samples or STREAMS[dataset][0], delay)
     with interruptible() as stop, ExitStack() as stack:
         room = stack.enter_context(_room(settings)) if serve else None
@@ -200,10 +202,16 @@ def _with_comparison(stream: Stream, run: DemoRun, shown: Watcher, stop: threadi
     """Run the same samples again, asking at random; a comparison that was stopped is none."""
     from dataclasses import replace
 
-    settings = run.settings.model_copy(update={"strategy": "random"})
+    settings = _with_twin(run.settings, there=False)
+    settings = settings.model_copy(update={"strategy": "random", "challengers": ()})
     with _simulation(stream, settings) as simulation:
         other = _run(stream, simulation, shown, stop, lambda _: None)
     return replace(run, comparison=other) if other.complete else run
+
+
+def _with_twin(settings: Settings, *, there: bool) -> Settings:
+    accuracy = settings.accuracy.model_copy(update={"random_twin": there})
+    return settings.model_copy(update={"accuracy": accuracy})
 
 
 def _worthwhile(compare: bool | None, settings: Settings, run: DemoRun) -> bool:
@@ -242,6 +250,8 @@ def _run(
         progress=tuple(progress),
         allowance=simulation.fold.budget.allowance,
         dead_letters=_dead_letters(simulation),
+        saved=simulation.fold.contest.saved(),
+        challengers=simulation.fold.standings,
         seconds=time.perf_counter() - began,
     )
 

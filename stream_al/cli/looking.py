@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from stream_al.config import Settings
     from stream_al.core.accuracy import Interval
+    from stream_al.core.challenger import Standing
     from stream_al.core.classification import ClassReport, Known
     from stream_al.core.regression import Errors
     from stream_al.status import Lag, Spending, Status
@@ -116,6 +117,9 @@ def _rows(s: Status) -> list[tuple[str, str]]:
     from stream_al.wording import duration, shortened
 
     b, open_ = s.budget, s.pending
+    promoted = (
+        f", promoted {s.promotions} times" if s.promotions > 1 else ", promoted" if s.promotions else ""
+    )
     epoch = f"; rebuilt at {s.epoch.until} from {s.epoch.begin} on" if s.epoch.until else ""
     oldest = f", the oldest for {duration(open_.oldest_s)} ({shortened(open_.ids[0])})" if open_.ids else ""
     most = f" of at most {b.max_outstanding:,}" if b.max_outstanding is not None else ""
@@ -126,7 +130,7 @@ def _rows(s: Status) -> list[tuple[str, str]]:
     return [
         (
             "model",
-            f"{s.model}, version {s.version}{', warming up' if s.warming else ''}; asks by {s.strategy}",
+            f"{s.model}{promoted}, version {s.version}{', warming up' if s.warming else ''}; asks by {s.strategy}",
         ),
         (
             "ledger",
@@ -146,6 +150,8 @@ def _rows(s: Status) -> list[tuple[str, str]]:
         ("labels", ", ".join(f"{name} {n:,}" for name, n in s.labels.items())),
         ("open", f"{open_.requests:,}{most}{oldest}"),
         *(() if numbers else classes),
+        *((f"challenger {c.name}", f"{c}{_unlearned(c)}") for c in s.challengers),
+        *((("labels saved", str(s.labels_saved)),) if s.labels_saved is not None else ()),
         *((("pseudo-labels", _pseudo_labels(s)),) if s.cooperative != "off" else ()),
         ("dead letters", f"{s.dead_letters.records:,}{f' (latest: {letters})' if letters else ''}"),
         ("fold errors", errors or "0"),
@@ -171,6 +177,11 @@ def _drift(s: Status) -> str:
         return "no alarm"
     counts = ", ".join(f"{signal} {n}" for signal, n in sorted(s.drift_alarms.items()))
     return f"alarms: {counts}; the last one after {last.samples:,} samples"
+
+
+def _unlearned(c: Standing) -> str:
+    errors = ", ".join(f"{error} {n}" for error, n in sorted(c.errors.items()))
+    return f"; could not learn: {errors}" if errors else ""
 
 
 def _pseudo_labels(s: Status) -> str:

@@ -1,4 +1,4 @@
-"""``rebuild``: begin the model anew, with labels as they were corrected."""
+"""``rebuild`` and ``promote``: begin the model anew with labels as they were corrected, or exchange it for another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stream_al.cli.printing import print_json, print_line
 
 if TYPE_CHECKING:
     from stream_al.config import Settings
-    from stream_al.core.messages import Genesis
+    from stream_al.core.messages import Genesis, Promote, Rebuild
     from stream_al.transport.port import Broker
 
 LATEST = "latest-"
@@ -25,6 +25,11 @@ LOOK_S = 0.1
 REBUILD_EXAMPLES = examples(
     "stream-al rebuild", "stream-al rebuild --from latest-5000", "stream-al rebuild --from 91823 --json"
 )
+PROMOTE_EXAMPLES = examples("stream-al promote forest", "stream-al promote default --json")
+
+Wait = Annotated[float, typer.Option("--wait", min=0.0, help="Seconds to wait for a learner to take it.")]
+TAKEN = "written at ledger offset {}; stream-al status says when it is in use"
+NOT_TAKEN = "no learner has taken it yet; the next one that runs will"
 
 
 @dataclass(slots=True)
@@ -58,9 +63,7 @@ def rebuild(
             help="Where in the ledger the new model begins: start, an offset, or latest-N for its N latest labels.",
         ),
     ] = "start",
-    wait: Annotated[
-        float, typer.Option("--wait", min=0.0, help="Seconds to wait for a learner to take it.")
-    ] = 10.0,
+    wait: Wait = 10.0,
     as_json: Json = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -78,7 +81,7 @@ def rebuild(
     with attach(settings) as broker:
         labels = _labels(broker, settings, chosen[1])
         asked = _asked(labels, *chosen)
-        _send(broker, settings, labels, asked)
+        _send(broker, settings, _wanted(labels, asked))
         asked.at = _taken(broker, settings, labels.end, asked.id, wait)
     if as_json:
         print_json(asked)
@@ -87,11 +90,92 @@ def rebuild(
         f"rebuild from ledger offset {asked.from_offset}:"
         f" {asked.labels:,} labels, {asked.corrected:,} of them corrected"
     )
-    print_line(
-        f"written at ledger offset {asked.at}; stream-al status says when it is in use"
-        if asked.at is not None
-        else "no learner has taken it yet; the next one that runs will"
-    )
+    print_line(NOT_TAKEN if asked.at is None else TAKEN.format(asked.at))
+
+
+@dataclass(slots=True)
+class Promoted:
+    """What was asked for, and where the ledger has it; ``at`` is None while no learner has taken it."""
+
+    id: str
+    name: str
+    instead_of: str
+    at: int | None = None
+
+
+def promote(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The challenger that is to take over.")],
+    *,
+    wait: Wait = 10.0,
+    as_json: Json = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Let a challenger take the model's place, and with it its query strategy, if it names one.
+
+    All processes exchange their model at the same record of the ledger. The model that it replaces goes on as a
+    challenger under its own name, so that it can be promoted back. Nothing in the configuration has to change.
+    Budget, open requests and the accuracy so far stay as they are; the comparisons begin anew.
+
+    What is asked for goes through the topic for reports: whoever may write there may do this.
+    """
+    settings = settings_of(config, overrides)
+    with attach(settings) as broker:
+        names, genesis, end = _lineup(broker, settings)
+        if name not in names[1:]:
+            others = ", ".join(names[1:])
+            has = f"there are {others}" if others else "there are none; name some below challengers:"
+            told = "is the model in use" if name == names[0] else "is no challenger"
+            raise misuse(f"{name} {told}; {has}")
+        asked = Promoted(secrets.token_hex(8), name, names[0])
+        _send(broker, settings, _promotion(genesis, asked))
+        asked.at = _taken(broker, settings, end, asked.id, wait)
+    if as_json:
+        print_json(asked)
+        return
+    print_line(f"promote {name} instead of {asked.instead_of}")
+    print_line(NOT_TAKEN if asked.at is None else TAKEN.format(asked.at))
+
+
+def _lineup(broker: Broker, settings: Settings) -> tuple[list[str], Genesis, int]:
+    """Return the names of the model in use and of the challengers, the first record, and the ledger's end."""
+    from stream_al.codec import decode_ledger
+    from stream_al.core.messages import Challengers, Genesis, Promote
+    from stream_al.scan import ends, scan
+
+    topic = settings.topics.ledger
+    genesis, now, wanted, end = None, "", Challengers(), ends(broker, topic).get(0, 0)
+    for record in scan(broker, topic):
+        entry = decode_ledger(record)
+        if isinstance(entry, Genesis) and genesis is None:
+            genesis, now = entry, entry.model
+        elif isinstance(entry, Challengers):
+            wanted = entry
+        elif isinstance(entry, Promote):
+            now = entry.name
+    known = _founded(genesis)
+    others = dict.fromkeys([known.model, *(c.name for c in wanted.challengers)])
+    return [now, *(name for name in others if name != now)], known, end
+
+
+def _founded(genesis: Genesis | None) -> Genesis:
+    from stream_al.transport.port import TransportError
+
+    if genesis is None:
+        raise TransportError("there is no ledger yet: the service has not run on this broker")
+    return genesis
+
+
+def _promotion(genesis: Genesis, asked: Promoted) -> Promote:
+    from stream_al.core.messages import Promote
+
+    return Promote(asked.id, genesis.ledger_id, asked.name, _now())
+
+
+def _now() -> str:
+    from stream_al.core.messages import timestamp
+
+    return timestamp(time.time_ns() // 1_000_000)
 
 
 def _chosen(begin: str) -> tuple[int, int | None]:
@@ -144,22 +228,23 @@ def _asked(labels: Labels, begin: int, latest: int | None) -> Asked:
     return Asked(secrets.token_hex(8), begin, len(within), len(labels.corrected.intersection(within)))
 
 
-def _send(broker: Broker, settings: Settings, labels: Labels, asked: Asked) -> None:
-    from stream_al.codec import encode
-    from stream_al.core.messages import Rebuild, timestamp
-    from stream_al.transport.port import Output, TransportError
+def _wanted(labels: Labels, asked: Asked) -> Rebuild:
+    from stream_al.core.messages import Rebuild
 
-    if labels.genesis is None:
-        raise TransportError("there is no ledger yet: the service has not run on this broker")
-    now = timestamp(time.time_ns() // 1_000_000)
-    wanted = Rebuild(asked.id, labels.genesis.ledger_id, asked.from_offset, now)
+    return Rebuild(asked.id, _founded(labels.genesis).ledger_id, asked.from_offset, _now())
+
+
+def _send(broker: Broker, settings: Settings, wanted: Rebuild | Promote) -> None:
+    from stream_al.codec import encode
+    from stream_al.transport.port import Output
+
     broker.append([Output(settings.topics.reports, encode(wanted), partition=0)])
 
 
 def _taken(broker: Broker, settings: Settings, begin: int, operation: str, wait_s: float) -> int | None:
     """Return where in the ledger an operation stands, as soon as it does; None if that takes too long."""
     from stream_al.codec import decode_ledger
-    from stream_al.core.messages import Rebuild
+    from stream_al.core.messages import Promote, Rebuild
     from stream_al.transport.port import TopicPartition
 
     ledger, until = TopicPartition(settings.topics.ledger, 0), time.monotonic() + wait_s
@@ -167,6 +252,6 @@ def _taken(broker: Broker, settings: Settings, begin: int, operation: str, wait_
         while time.monotonic() < until:
             for record in reader.poll(1_000, LOOK_S).get(ledger, []):
                 entry = decode_ledger(record)
-                if isinstance(entry, Rebuild) and entry.id == operation:
+                if isinstance(entry, Rebuild | Promote) and entry.id == operation:
                     return record.offset
     return None

@@ -32,9 +32,12 @@ if TYPE_CHECKING:
 Distribution = Literal["constant", "exponential"]
 
 BUDGETS = "0.01,0.05,0.1"
+TOPIC = "topic:"  # before the name of one, in place of a file
 LINE_EVERY_S = 2.0
 # Settings that are of a running service, and those that every cell has its own of.
 APART = (
+    "challengers",
+    "accuracy.random_twin",
     "broker.",
     "http.",
     "log.",
@@ -51,6 +54,7 @@ SIMULATE_EXAMPLES = examples(
     "stream-al simulate tickets.csv --label topic",
     "stream-al simulate tickets.csv --label topic --strategies margin,entropy --models default,logistic --seeds 5",
     "stream-al simulate shuttle --samples 20000 --budgets 0.01,0.02 --delay 300 --noise 0.1 --json",
+    "stream-al simulate topic:samples --label topic",
     "stream-al simulate --from-broker --strategies margin,entropy --budgets 0.02,0.05",
     "stream-al simulate --scenario pool-least-confidence",
     "stream-al simulate news.jsonl.gz --label label --scenario text-newsgroups",
@@ -68,8 +72,8 @@ def simulate(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="A labelled file (.csv, .jsonl, both also .gz, or .parquet), or one of River's data sets:"
-            " phishing, bananas, segments, shuttle.",
+            help="A labelled file (.csv, .jsonl, both also .gz, or .parquet), topic:NAME for samples on the broker that"
+            " hold their label, or one of River's data sets: phishing, bananas, segments, shuttle.",
         ),
     ] = None,
     *,
@@ -258,6 +262,8 @@ def _data(settings: Settings, data: str, label: str | None, ignore: Sequence[str
     from stream_al.whatif.reading import ColumnError, Data, DataError, read
 
     path = Path(data)
+    if data.startswith(TOPIC):
+        return _recorded(settings, data.removeprefix(TOPIC), label, ignore), False
     if not path.is_file() and data in datasets.NAMES:
         return Data(data, list(datasets.stream(data, None, 0))), True
     if not path.exists():
@@ -270,6 +276,24 @@ def _data(settings: Settings, data: str, label: str | None, ignore: Sequence[str
         return read(path, label, ignore=apart, features=s.features), False
     except ColumnError as wrong:
         raise typer.BadParameter(str(wrong), param_hint="--label") from None
+
+
+def _recorded(settings: Settings, topic: str, label: str | None, ignore: Sequence[str]) -> Data:
+    from stream_al.codec import SampleDecoder
+    from stream_al.scan import scan
+    from stream_al.whatif.reading import ColumnError, DataError, recorded
+
+    s = settings.samples
+    decode = SampleDecoder(s.id, s.features, s.timestamp, s.max_bytes)
+    with attach(settings) as broker:
+        if not broker.partitions(topic):
+            raise DataError(f"there is no topic {topic} on the broker")
+        try:
+            return recorded(
+                topic, scan(broker, topic), decode, label, ignore={*ignore, s.id, s.timestamp or s.id}
+            )
+        except ColumnError as wrong:
+            raise typer.BadParameter(str(wrong), param_hint="--label") from None
 
 
 def _note(data: Data, *, shuffled: bool) -> None:

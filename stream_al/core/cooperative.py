@@ -23,15 +23,14 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from stream_al.core.calibration import Calibration
 from stream_al.core.drift import Drift
-from stream_al.core.labels import Label, Value, label_key, same
-from stream_al.core.messages import Feature
+from stream_al.core.labels import Label, Value, label_key
 from stream_al.core.model import Model
+from stream_al.core.paired import ALPHA, TUNED_TO, Row, foretold
 from stream_al.core.sequence import anytime
 
 SURE = 0.97
@@ -39,10 +38,8 @@ CALM_SAMPLES = 2_000
 LEAN = 1.2
 EVERY = 2
 OBSERVES_PER_LABEL = 4  # that may enter the ledger; one is enough where they only scale
-ALPHA, TUNED_TO = 0.05, 30.0  # a false end costs nothing but pseudo-labels; labels on which the two differ
 
 Cooperation = Literal["off", "on", "stopped"]
-Row = Mapping[str, Feature]
 
 
 @dataclass(slots=True)
@@ -77,7 +74,7 @@ class Cooperative:
         twin = self.twin
         if twin is None:
             return model
-        d = weight * (_is_right(model, features, label) - _is_right(twin, features, label))
+        d = weight * (foretold(model, features, label)[0] - foretold(twin, features, label)[0])
         self._difference += d
         self._variance += d * d
         if self._difference + anytime(self._variance, TUNED_TO, ALPHA) < 0:
@@ -125,13 +122,6 @@ class Cooperative:
 def is_calm(drift: Drift) -> bool:
     """Say whether the last drift alarm is long ago, if there was one."""
     return not drift.latest or drift.samples - drift.latest[-1].samples >= CALM_SAMPLES
-
-
-def _is_right(model: Model, features: Row, label: Value) -> bool:
-    row = model.predict([features])[0]
-    if not row.any():
-        return False
-    return same(model.classes[int(row.argmax())], label)
 
 
 def _sure(model: Model, features: Row, calibration: Calibration) -> Label | None:

@@ -114,6 +114,13 @@ class Drift:
                 self._warned["confidence"] = self.samples
         return self._both(offset)
 
+    def restart(self) -> None:
+        """Begin to watch anew, another model; the alarms stay."""
+        self._sum, self._usual, self._blind, self._small = 0.0, 0.0, YOUNG_LABELS, (0, 0.0)
+        self._recent.clear()
+        self._warned.clear()
+        self._adwin = _adwin()
+
     def _both(self, offset: int) -> bool:
         together = len(self._warned) == len(SIGNALS) and (
             abs(self._warned["residual"] - self._warned["confidence"]) <= TOGETHER

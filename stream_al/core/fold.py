@@ -18,12 +18,17 @@ here, so the caller reads them again::
 Only what makes predictions is exchanged; what was decided, closed, granted and estimated stays. What is folded again
 goes through a second ``Fold``, so that there is one way to make a model.
 
-Every 1,000 learned labels, and after each rebuild, a ``probe`` records what the learner's model says of the first 32
-observed samples. It changes nothing here; ``disagreement`` tells a replica how far its own model is from it.
+A ``promote`` exchanges the model for a challenger: model, calibration and strategy change, and what is told of the
+model begins anew.
+
+Every 1,000 learned labels, and after each rebuild or promotion, a ``probe`` records what the learner's model says of
+the first 32 observed samples. It changes nothing here; ``disagreement`` tells a replica how far its own model is from
+it.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +42,7 @@ from numpy.typing import NDArray
 from stream_al.core.accuracy import Accuracy, Estimate, Terms
 from stream_al.core.assessment import Assessment
 from stream_al.core.calibration import HEAVIEST, HIGHEST_M, LOWEST_M, Calibration
+from stream_al.core.challenger import Contender, Contest, Standing
 from stream_al.core.classification import Answered
 from stream_al.core.cooperative import OBSERVES_PER_LABEL, Cooperation, Cooperative, is_calm
 from stream_al.core.drift import Drift
@@ -44,6 +50,8 @@ from stream_al.core.labels import Label, Value, label_key
 from stream_al.core.messages import (
     Bucket,
     Budget,
+    Challenger,
+    Challengers,
     Closing,
     Correction,
     Expired,
@@ -54,6 +62,8 @@ from stream_al.core.messages import (
     LedgerRecord,
     Observe,
     Probe,
+    Promote,
+    Query,
     Rebuild,
     Shown,
     Skipped,
@@ -62,6 +72,7 @@ from stream_al.core.messages import (
     milliseconds,
 )
 from stream_al.core.model import Model
+from stream_al.core.random_twin import RandomTwin
 from stream_al.core.regression import Errors, Missed
 from stream_al.core.strategies.base import QueryStrategy
 from stream_al.core.strategies.novelty import with_novelty
@@ -70,7 +81,7 @@ from stream_al.core.utility import highest
 
 T = TypeVar("T")
 
-FOLD_VERSION = 11
+FOLD_VERSION = 12
 DAY_MS = 86_400_000
 KEEP_CLOSED_MS = 16 * DAY_MS  # twice the default life of a request; older ones are no longer asked about
 WARM_LABELS, WARM_LABELS_PER_CLASS = 30, 5
@@ -150,6 +161,10 @@ class Fold:
         self.model: Model | None = None
         self.cooperative: Cooperative | None = None
         self.strategy: QueryStrategy | None = None
+        self.champion = Challenger("default", None)  # whose model is in use
+        self.lineup = Challengers()
+        self.contest = Contest()
+        self.promotions = 0
         self.calibration = Calibration()
         self.accuracy = Accuracy()
         self.drift = Drift()
@@ -217,14 +232,68 @@ class Fold:
         self.model = Model(record.spec, classes=record.classes, seed=record.seed, task=record.task)
         if record.cooperative and record.task == "classification":
             self.cooperative = Cooperative.beside(self.model)
+        self.champion = Challenger(record.model, record.spec, record.strategy)
         self.strategy = create(record.strategy)
         self._advance_clock(record.created_at)
 
     def _budget(self, _: int, record: Budget) -> None:
         self.budget = record
         assert self.strategy is not None
-        novelty = record.novelty if self.task == "classification" else 0.0  # it finds new classes
-        self.strategy = with_novelty(self.strategy, novelty)
+        self.strategy = self._curious(self.strategy)
+
+    def _curious(self, strategy: QueryStrategy) -> QueryStrategy:
+        """Return a strategy with the budget's share for what is new."""
+        novelty = self.budget.novelty if self.task == "classification" else 0.0  # it finds new classes
+        return with_novelty(strategy, novelty)
+
+    def _challengers(self, _: int, record: Challengers) -> None:
+        """Let those compete that are named; the model that the ledger began with always may come back."""
+        assert self.genesis is not None
+        assert self.model is not None
+        self.lineup = record
+        if self.task == "regression":
+            self.errors["challengers_in_regression"] += bool(record.challengers or record.random_twin)
+            return
+        first = Challenger(self.genesis.model, self.genesis.spec, self.genesis.strategy)
+        wanted = {first.name: first, **{c.name: c for c in record.challengers}}
+        wanted.pop(self.champion.name, None)
+        self.contest.call(list(wanted.values()), self._made)
+        if not record.random_twin:
+            self.contest.twin = None
+        elif self.contest.twin is None:
+            self.contest.twin = RandomTwin(copy.deepcopy(self.model), self.drift.samples)
+
+    def _made(self, who: Challenger) -> Model:
+        assert self.genesis is not None
+        return Model(who.spec, classes=self.genesis.classes, seed=self.genesis.seed)
+
+    def _promote(self, offset: int, record: Promote) -> None:
+        """Exchange the model for a challenger's; done twice, the same operation would only confuse."""
+        assert self.model is not None
+        if record.id in self.operations:
+            self.errors["promoted_twice"] += 1
+            return
+        self.operations.append(record.id)
+        new, former = self.contest.others.get(record.name), self.champion
+        if new is None:
+            self.errors["promotes_nobody"] += 1
+            return
+        asks_by = new.who.strategy or self.asks_by
+        self.strategy = self._curious(create(asks_by))  # raises where there is none, and nothing has changed
+        del self.contest.others[record.name]
+        self.contest.others[former.name] = Contender(former, self.model, self.calibration)
+        self.champion = replace(new.who, strategy=asks_by)
+        self.model, self.calibration = new.model, new.calibration
+        if self.cooperative is not None:
+            pseudo = self.cooperative
+            self.cooperative = Cooperative(copy.deepcopy(self.model), pseudo.accepted, pseudo.learned)
+        self.accuracy.begin_epoch()
+        self.drift.restart()
+        self.contest.begin(self.model, self.drift.samples)
+        self.promotions += 1
+        self.probe_due = True
+        if self.learned:
+            self.version = offset + 1
 
     def _close(self, record: Closing, at: str) -> bool:
         """Note that a request is closed; False where it was already."""
@@ -251,7 +320,7 @@ class Fold:
             self.labels[record.id] = (record.label, self.clock_ms, record.answer)
         self._credit(offset, record)
         if record.learn:
-            self._learn(record, self._weight(record.query.inclusion_probability))
+            self._learn(record, self._weight(record.query.inclusion_probability), record.query)
         if self.learned:
             self.version = offset + 1
 
@@ -270,11 +339,12 @@ class Fold:
         if self.learned:
             self.version = offset + 1
 
-    def _learn(self, record: Learned | Unsolicited, weight: float) -> None:
-        """Let the model learn a label; ``weight`` is what it counts in a comparison with a twin."""
+    def _learn(self, record: Learned | Unsolicited, weight: float, query: Query | None = None) -> None:
+        """Let the model learn a label; ``weight`` is what it counts in a comparison with another."""
         assert self.model is not None
         if self.cooperative is not None:
             self.model = self.cooperative.label(self.model, record.features, record.label, weight)
+        self.contest.label(self.model, record.features, record.label, weight, query)
         seen = self._seen(record.features)
         error = self.model.learn(record.features, record.label)
         if error is not None:
@@ -332,6 +402,7 @@ class Fold:
         if self.cooperative is not None:
             self.cooperative.on_drift()
         error = self.model.on_drift()
+        self.contest.on_drift(self.model, self.drift.samples)
         if error is not None:
             self.errors[error] += 1
         elif self.learned:
@@ -378,15 +449,23 @@ class Fold:
         again = Fold(self.keep_closed_ms)
         again.apply(0, self.genesis)
         again.apply(0, self.budget)
+        self._line_up(again)
         self.rebuilding = Rebuilding(min(max(record.from_offset, 0), offset), offset, again)
+
+    def _line_up(self, again: Fold) -> None:
+        """Give a fold the models that are in use here, all of them new."""
+        assert self.genesis is not None
+        others = [self.champion, *(c.who for c in self.contest.others.values())]
+        others = [who for who in others if who.name != self.genesis.model]
+        again.apply(0, Challengers(others, self.lineup.random_twin))
+        if self.champion.name != self.genesis.model:
+            again.apply(0, Promote("", self.genesis.ledger_id, self.champion.name, self.genesis.created_at))
 
     def refold(self, offset: int, record: LedgerRecord | None) -> None:
         """Fold a record of a rebuild's range once more."""
         assert self.rebuilding is not None
-        if isinstance(
-            record, Genesis | Rebuild | Correction
-        ):  # it began with the one, and corrects by itself
-            return
+        if isinstance(record, Genesis | Rebuild | Correction | Challengers | Promote):
+            return  # it began with the models in use now, and corrects by itself
         if isinstance(record, Learned | Unsolicited) and record.answer in self.corrections:
             record = replace(record, label=self.corrections[record.answer])
         self.rebuilding.fold.apply(offset, record)
@@ -397,7 +476,7 @@ class Fold:
         begin, until, again = self.rebuilding.begin, self.rebuilding.until, self.rebuilding.fold
         self.rebuilding = None
         self.model, self.cooperative, self.strategy = again.model, again.cooperative, again.strategy
-        self.class_counts = again.class_counts
+        self.class_counts, self.contest = again.class_counts, again.contest
         self.errors.update(again.errors)  # a corrected label may be one that cannot be learned
         self.rebuilds += 1
         self.probe_due = True
@@ -472,6 +551,7 @@ class Fold:
     def _show(self, features: Features) -> str | None:
         """Show a sample without a label to the model, which may be sure of it."""
         assert self.model is not None
+        self.contest.observe(features)
         if self.cooperative is None:
             return self.model.observe(features)
         calm = self.warmed and is_calm(self.drift)
@@ -504,6 +584,12 @@ class Fold:
         return self.genesis.task if self.genesis is not None else "classification"
 
     @property
+    def asks_by(self) -> str:
+        """The name of the query strategy."""
+        assert self.champion.strategy is not None
+        return self.champion.strategy
+
+    @property
     def classes(self) -> tuple[Label, ...]:
         return self.model.classes if self.model is not None else ()
 
@@ -521,6 +607,11 @@ class Fold:
     def pseudo_labels(self) -> int:
         """How many pseudo-labels were learned."""
         return 0 if self.cooperative is None else self.cooperative.learned.total()
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """How the challengers compare with the model, and last the random twin."""
+        return self.contest.standings(self.champion)
 
     @property
     def _per_label(self) -> int:
@@ -607,14 +698,14 @@ class Fold:
         assert self.genesis is not None
         if scores.values is not None:
             value = None if scores.cold[i] else float(scores.values[i])
-            return Shown(self.genesis.model, self.version, value=value)
+            return Shown(self.champion.name, self.version, value=value)
         probabilities, classes = scores.probabilities[i].tolist(), self.classes
         if not any(probabilities):
-            return Shown(self.genesis.model, self.version)
+            return Shown(self.champion.name, self.version)
         order = sorted(range(len(classes)), key=probabilities.__getitem__, reverse=True)
         top = {label_key(classes[k]): probabilities[k] for k in order[:MOST_SHOWN]}
         rest = float(scores.probabilities[i, order[MOST_SHOWN:]].sum()) if len(order) > MOST_SHOWN else 0.0
-        return Shown(self.genesis.model, self.version, top, rest)
+        return Shown(self.champion.name, self.version, top, rest)
 
 
 def _apart(known: float | None, own: float | None) -> float:
@@ -647,6 +738,8 @@ _FOLD: dict[str, Callable[[Fold, int, Any], None]] = {
     "correction": Fold._correction,
     "rebuild": Fold._rebuild,
     "probe": Fold._probe,
+    "challengers": Fold._challengers,
+    "promote": Fold._promote,
     "bucket": Fold._bucket,
     "observe": Fold._observe,
     "grant": Fold._grant,

@@ -49,6 +49,7 @@ from stream_al.core.messages import (
     Learned,
     LedgerRecord,
     Observe,
+    Promote,
     Rebuild,
     Report,
     Skipped,
@@ -470,6 +471,9 @@ class Learner:
         if isinstance(report, Rebuild):
             self._rebuild(report, step)
             return
+        if isinstance(report, Promote):
+            self._promote(report, step)
+            return
         if isinstance(report, Observe):
             if len(self.observes) < MOST_OBSERVES_KEPT:
                 self.observes.append(report)
@@ -478,13 +482,27 @@ class Learner:
 
     def _rebuild(self, asked: Rebuild, step: Step) -> None:
         """Write what an operator asked for, once: reports are read again until a bucket closes."""
-        genesis = self.fold.genesis
-        done = [*self.fold.operations, *(r.id for r in step.ledger if isinstance(r, Rebuild))]
-        if genesis is None or asked.ledger_id != genesis.ledger_id or asked.id in done:
+        if self._was_done(asked, step):
             self.dropped["rebuild_again"] += 1
             return
         begin = min(asked.from_offset, self.fold.position)
         step.ledger.append(replace(asked, from_offset=begin, corrections=len(self.fold.corrections)))
+
+    def _promote(self, asked: Promote, step: Step) -> None:
+        """Write it with what the challenger is; one that is not there, or promoted by this very step, is none."""
+        found = self.fold.contest.others.get(asked.name)
+        if self._was_done(asked, step):
+            self.dropped["promote_again"] += 1
+        elif found is None or any(isinstance(r, Promote) and r.name == asked.name for r in step.ledger):
+            self.dropped["promote_nobody"] += 1
+        else:
+            step.ledger.append(replace(asked, spec=found.who.spec, strategy=found.who.strategy))
+
+    def _was_done(self, asked: Rebuild | Promote, step: Step) -> bool:
+        """Say whether an operation was written before, or is for another ledger."""
+        genesis = self.fold.genesis
+        done = [*self.fold.operations, *(r.id for r in step.ledger if isinstance(r, Rebuild | Promote))]
+        return genesis is None or asked.ledger_id != genesis.ledger_id or asked.id in done
 
     def _tally(self, tally: Tally) -> None:
         expected = self._expected(tally.partition)

@@ -285,7 +285,26 @@ class Rebuild:
     corrections: int = 0
 
 
-Report = Tally | Observe | Rebuild
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Let a challenger take the model's place, and the model that of the challenger.
+
+    Asked for as a report and then written to the ledger: from this record on every replica has that model. ``id``
+    names the operation, so that it is done once. ``spec`` and ``strategy`` are the challenger's, as the learner writes
+    them; a strategy of None stays what it was.
+    """
+
+    kind: Literal["promote"] = field(default="promote", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    id: str
+    ledger_id: str
+    name: str
+    requested_at: str
+    spec: object = None
+    strategy: str | None = None
+
+
+Report = Tally | Observe | Rebuild | Promote
 
 
 # --- ledger --------------------------------------------------------------------------------------------------
@@ -348,6 +367,25 @@ class Budget:
     def allowance(self) -> int:
         """By how much requests may exceed B·n at any prefix of n samples."""
         return self.burst + self.advance
+
+
+@dataclass(frozen=True, slots=True)
+class Challenger:
+    """A model that learns beside the one in use. A ``strategy`` of None: that of the model that it would replace."""
+
+    name: str
+    spec: object
+    strategy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Challengers:
+    """The challengers from here on, and whether a twin learns at random."""
+
+    kind: Literal["challengers"] = field(default="challengers", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    challengers: list[Challenger] = field(default_factory=list)
+    random_twin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,4 +545,6 @@ LedgerRecord = (
     | Grant
     | Rebuild
     | Probe
+    | Challengers
+    | Promote
 )

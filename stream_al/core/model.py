@@ -106,6 +106,11 @@ class Model:
     def learned(self) -> int:
         return self._state.learned
 
+    @property
+    def size(self) -> int:
+        """Bytes of its state at the last checkpoint."""
+        return len(self._checkpoint)
+
     def predict(self, batch: Sequence[Mapping[str, Feature]]) -> NDArray[np.float64]:
         """Return the class probabilities of n samples; never raises.
 

@@ -235,7 +235,7 @@ class Scorer:
         if warming or scores.cold[i]:
             reason = "warm_up"
         query = Query(
-            strategy=genesis.strategy,
+            strategy=self.fold.asks_by,
             reason=reason,
             utility=float(scores.utility[i]),
             threshold=float(decisions.threshold[i]),

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stream_al.core.accuracy import Estimate, Interval
+from stream_al.core.challenger import Standing
 from stream_al.core.classification import NOTHING, ClassReport
 from stream_al.core.messages import Budget, milliseconds
+from stream_al.core.random_twin import Saved
 from stream_al.core.regression import Errors
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class LearnerFigures:
 
     Counters are restored from the ledger; rejections, dead letters and waits are this process's. ``by_class`` is over
     the last window of the configuration, ``always`` the accuracy since the last drift alarm. In regression there are
-    ``errors`` where otherwise there are ``estimates``.
+    ``errors`` where otherwise there are ``estimates``. ``saved`` is None without a random twin.
     """
 
     labels: Mapping[str, int] = field(default_factory=dict)
@@ -98,6 +100,9 @@ class LearnerFigures:
     rebuilds: int = 0
     pseudo_labels: int = 0
     pseudo_labels_stopped: bool = False
+    challengers: tuple[Standing, ...] = ()
+    saved: Saved | None = None
+    promotions: int = 0
     label_wait_s: Histogram = field(default_factory=Observations(WAIT_BOUNDS_S).picture)
 
 
@@ -146,7 +151,7 @@ class Figures:
             ready=service.ready,
             why_not=_why_not(service),
             ledger_id=genesis.ledger_id if genesis else "",
-            model=genesis.model if genesis else service.settings.name,
+            model=fold.champion.name if genesis else service.settings.name,
             model_version=fold.version,
             ledger_position=fold.position,
             ledger_lag=max(0, end - service.follower.position()),
@@ -239,6 +244,9 @@ def _learner(service: Service) -> LearnerFigures:
         rebuilds=fold.rebuilds,
         pseudo_labels=fold.pseudo_labels,
         pseudo_labels_stopped=fold.cooperation == "stopped",
+        challengers=fold.standings,
+        saved=fold.contest.saved(),
+        promotions=fold.promotions,
         label_wait_s=task.wait_s.picture(),
     )
 

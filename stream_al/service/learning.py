@@ -27,6 +27,8 @@ from stream_al.core.messages import (
     REQUEST_ID_HEADER,
     Answer,
     Budget,
+    Challenger,
+    Challengers,
     Genesis,
     LabelRequest,
     Learned,
@@ -352,6 +354,9 @@ class LearnerTask(Closeable):
         """Write the first records: a ledger without a budget would be one without limits."""
         genesis = found(self.broker, self.settings, self.clock())
         records: list[LedgerRecord] = [genesis, wanted_budget(self.settings)]
+        lineup = wanted_challengers(self.settings)
+        if lineup != Challengers():
+            records.append(lineup)
         self._write(member, [Output(self.ledger.topic, encode(r), partition=0) for r in records], {})
         self.follower.catch_up(self.must_fold)
         log.info(
@@ -367,6 +372,10 @@ class LearnerTask(Closeable):
             records.append(budget)
         else:
             budget = fold.budget
+        lineup = wanted_challengers(s)
+        if lineup != fold.lineup and s.written & {"challengers", "accuracy.random_twin"}:
+            check_challengers(s)
+            records.append(lineup)
         machine = Learner(
             fold,
             budget,
@@ -492,6 +501,29 @@ def wanted_budget(settings: Settings) -> Budget:
     return Budget(b.fraction, b.per_hour, b.per_day, b.max_outstanding, b.exploration, b.novelty)
 
 
+def wanted_challengers(settings: Settings) -> Challengers:
+    """Return the configuration's challengers as the ledger records them."""
+    given = [
+        Challenger(c.name, _as_json(c.spec or settings.model.spec), c.strategy) for c in settings.challengers
+    ]
+    return Challengers(given, settings.accuracy.random_twin)
+
+
+def check_challengers(settings: Settings) -> None:
+    """Build the challengers once, so that their errors show at start.
+
+    Raises
+    ------
+    ConfigError
+        One cannot be built.
+    """
+    for i, challenger in enumerate(settings.challengers):
+        try:
+            Model(challenger.spec or settings.model.spec, classes=settings.model.classes, seed=settings.seed)
+        except ModelSpecError as error:
+            raise ConfigError(spec_problem(settings, error, f"challengers[{i}].spec")) from error
+
+
 def found(broker: Broker, settings: Settings, now_ms: int) -> Genesis:
     """Return the first record of a new ledger; the model is built once, so that its errors show at start.
 
@@ -508,6 +540,7 @@ def found(broker: Broker, settings: Settings, now_ms: int) -> Genesis:
         Model(spec, classes=classes, seed=settings.seed, task=settings.model.task)
     except ModelSpecError as error:
         raise ConfigError(spec_problem(settings, error)) from error
+    check_challengers(settings)
     return Genesis(
         ledger_id=secrets.token_hex(8),
         topic=topic,
@@ -523,11 +556,11 @@ def found(broker: Broker, settings: Settings, now_ms: int) -> Genesis:
     )
 
 
-def spec_problem(settings: Settings, error: ModelSpecError) -> str:
+def spec_problem(settings: Settings, error: ModelSpecError, key: str = "model.spec") -> str:
     """Return what is wrong with a model, with where its step was written and the path that it has there."""
     path = error.path.removeprefix("model")
     step = re.match(r"\[\d+\]", path)
-    return f"{settings.where('model.spec' + (step[0] if step else ''))} model.spec{path}: {error.message}"
+    return f"{settings.where(key + (step[0] if step else ''))} {key}{path}: {error.message}"
 
 
 def compare(genesis: Genesis, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from stream_al.status import pace_s
 from stream_al.wording import duration
 
 if TYPE_CHECKING:
+    from stream_al.core.challenger import Standing
+    from stream_al.core.random_twin import Saved
     from stream_al.simulate import Progress  # brings River, which takes a second to load
 
 SMALL_DIFFERENCE = 0.005  # half a point: not worth a word
@@ -31,6 +34,8 @@ class DemoRun:
         Where it stood at the beginning and after each turn; at least one.
     allowance
         By how many requests it could be ahead of the budget's share of the samples.
+    saved, challengers
+        What asking saved by the random twin, None without one, and how challengers compared.
     comparison
         The same stream with another strategy, if it was run.
     """
@@ -44,6 +49,8 @@ class DemoRun:
     dead_letters: int
     seconds: float
     comparison: DemoRun | None = None
+    saved: Saved | None = None
+    challengers: tuple[Standing, ...] = ()
 
     @property
     def last(self) -> Progress:
@@ -87,13 +94,14 @@ class DemoRun:
             "model_version": last.version,
             "accuracy": _accuracy(last),
             "dead_letters": self.dead_letters,
+            "labels_saved": None if self.saved is None else _saving(self.saved),
             "comparison": self.comparison.figures() if self.comparison else None,
             "seconds": round(self.seconds, 3),
         }
 
     def sentences(self) -> list[str]:
         """Say what came out."""
-        return [*_asked(self), *_judged(self.last), *self.verdict()]
+        return [*_asked(self), *_judged(self.last), *_against_random(self), *self.verdict()]
 
     def stopped(self) -> str:
         """Say where it was stopped; nothing if it was not."""
@@ -200,6 +208,25 @@ def _judged(last: Progress) -> list[str]:
     side = side if abs(off) >= SMALL_DIFFERENCE else ""
     words.append(f"Judging by the labelled samples alone would have said {percent(naive)}{side}.")
     return words
+
+
+def _saving(saved: Saved) -> dict[str, Any]:
+    r = saved.ratio
+    return {
+        "state": saved.state,
+        "ratio": _rounded(r.value if r else None),
+        "low": _rounded(r.low if r else None),
+        "high": _rounded(r.high if r and math.isfinite(r.high) else None),
+        "random_labels": saved.random,
+        "labels": saved.asked,
+    }
+
+
+def _against_random(run: DemoRun) -> list[str]:
+    """Say what the service itself knows of what asking saved."""
+    if run.saved is None or run.settings.strategy == "random":
+        return []
+    return [f"What asking saved, told live by a twin that learns at random: {run.saved}."]
 
 
 def _compared(run: DemoRun, other: DemoRun) -> list[str]:

@@ -114,7 +114,16 @@ _ROWS: dict[str, Callable[[DemoRun], str]] = {
 def _numbers(run: DemoRun) -> str:
     runs = [run, *([run.comparison] if run.comparison else [])]
     head = ("", *(asking(r.settings.strategy).capitalize() for r in runs))
-    return table("numbers", head, [(name, *(tell(r) for r in runs)) for name, tell in _ROWS.items()])
+    rows = [(name, *(tell(r) for r in runs)) for name, tell in _ROWS.items()]
+    return table("numbers", head, [*rows, *((*row, *[""] * (len(runs) - 1)) for row in _contest(run))])
+
+
+def _contest(run: DemoRun) -> Iterator[tuple[str, str]]:
+    """Yield what is known of the challengers and of the twin that learned at random."""
+    for standing in run.challengers:
+        yield f"Accuracy of {standing.name} against the model", str(standing)
+    if run.saved is not None:
+        yield "Labels saved against random", str(run.saved)
 
 
 def _settings(run: DemoRun) -> Iterator[tuple[str, str]]:

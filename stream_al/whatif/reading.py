@@ -1,4 +1,4 @@
-"""Labelled data sets from files: CSV, JSON lines (both also compressed as .gz) and Parquet.
+"""Labelled data sets: CSV, JSON lines (both also compressed as .gz), Parquet, and what stands in a topic.
 
 A row is a sample: one column is its label, the others are its features, but for those that the service would not
 take for features either (the id and the timestamp of the settings) and those that were to be left out. A row of JSON
@@ -24,9 +24,10 @@ from typing import IO, Any
 
 import msgspec
 
-from stream_al.codec import LARGEST_NUMBER, BadRecord, check_class
+from stream_al.codec import LARGEST_NUMBER, BadRecord, SampleDecoder, check_class
 from stream_al.core.labels import Label
 from stream_al.core.messages import Feature, Features
+from stream_al.transport.port import Record
 
 Row = tuple[Features, Label]
 
@@ -111,10 +112,51 @@ def read(
     }
     if kind not in readers:
         raise DataError(f"{path}: what kind of file is this? Its name should end in {', '.join(SUFFIXES)}")
+    return _collected(str(path), path.name, readers[kind](), label, ignore)
+
+
+def recorded(
+    topic: str,
+    records: Iterable[Record],
+    decode: SampleDecoder,
+    label: str | None,
+    *,
+    ignore: Collection[str] = (),
+) -> Data:
+    """Read samples that stand in a topic with their labels: as a field of the sample, or as one of its features.
+
+    Those that the service could not read are left out, as those without a label are.
+
+    Raises
+    ------
+    ColumnError, DataError
+    """
+
+    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
+        for record in records:
+            place = f"{record.topic}-{record.partition}@{record.offset}"
+            try:
+                sample = decode(record)
+            except BadRecord:
+                yield place, {}
+                continue
+            beside = msgspec.json.decode(record.value or b"{}")
+            yield place, {**sample.features, **_beside(beside, label)}
+
+    return _collected(topic, topic, rows(), label, ignore)
+
+
+def _collected(
+    where: str,
+    name: str,
+    found: Iterable[tuple[str, dict[str, Any]]],
+    label: str | None,
+    ignore: Collection[str],
+) -> Data:
     rows: list[Row] = []
     unlabelled = seen = 0
     columns: dict[str, None] = {}
-    for place, row in readers[kind]():
+    for place, row in found:
         seen += 1
         columns.update(dict.fromkeys(row))
         said = row.pop(label, None) if label is not None else None
@@ -124,10 +166,9 @@ def read(
         kept = {k: _feature(v, place, k) for k, v in row.items() if k not in ignore}
         rows.append((kept, _label(said, place, label)))
     if not seen:
-        raise DataError(f"{path}: there are no rows")
-    _require(path, label, list(columns), rows)
-    data = Data(path.name, rows, unlabelled)
-    return usable(data)
+        raise DataError(f"{where}: there are no rows")
+    _require(where, label, list(columns), rows)
+    return usable(Data(name, rows, unlabelled))
 
 
 def usable(data: Data) -> Data:
@@ -154,7 +195,7 @@ def usable(data: Data) -> Data:
     return data
 
 
-def _require(path: Path, label: str | None, columns: Sequence[str], rows: Sequence[Row]) -> None:
+def _require(path: str, label: str | None, columns: Sequence[str], rows: Sequence[Row]) -> None:
     """Say what is wrong with the label's column."""
     names = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
     if label is None:

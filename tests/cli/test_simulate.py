@@ -15,6 +15,7 @@ import pytest
 from stream_al import datasets
 from stream_al.config import load
 from stream_al.simulate import Simulation
+from stream_al.transport.port import Output
 from tests.cli.conftest import jsons, until
 
 FEW = ("--samples", "300", "--budgets", "0.2", "--delay", "10")
@@ -105,6 +106,32 @@ class Balanced(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+
+
+def test_samples_of_a_topic_with_their_labels_are_data(cli, broker):
+    lines = [
+        json.dumps({"id": f"s-{i}", "features": x, "banana": "long" if y else "round"})
+        for i, (x, y) in enumerate(rows()[:300])
+    ]
+    lines[5:5] = ["not json", json.dumps({"id": "no-label", "features": rows()[0][0]})]
+    broker.append([Output("samples", line.encode(), partition=0) for line in lines])
+    args = ("--budgets", "0.2", "--strategies", "random", "--jobs", "1", "--json")
+    done = cli("simulate", "topic:samples", "--label", "banana", *args)
+    assert done.exit_code == 0, done.stderr
+    assert [c["samples"] for c in jsons(done.stdout)] == [300]
+    assert "2 rows without a label are left out" in done.stderr
+    wrong = cli("simulate", "topic:samples", "--label", "bananas", *args)
+    assert "did you mean banana" in wrong.stderr
+    assert "there is no topic nothing" in cli("simulate", "topic:nothing", "--label", "x", *args).stderr
+
+
+def test_challengers_do_not_compete_in_a_grid(settings):
+    from stream_al.cli.simulating import _base
+
+    made = settings(
+        "challengers=[{name: bayes, spec: [river.naive_bayes.GaussianNB]}]", "accuracy.random_twin=true"
+    )
+    assert not [text for text in _base(made) if text.startswith(("challengers", "accuracy"))]
 
 
 @pytest.mark.slow

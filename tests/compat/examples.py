@@ -11,6 +11,8 @@ from stream_al.core.messages import (
     Answer,
     Bucket,
     Budget,
+    Challenger,
+    Challengers,
     Correction,
     Expired,
     Genesis,
@@ -20,6 +22,7 @@ from stream_al.core.messages import (
     Observe,
     Prediction,
     Probe,
+    Promote,
     Query,
     Rebuild,
     Shown,
@@ -112,6 +115,16 @@ RECORDS = {
         Probe(version=1_742, probabilities=[{"fraud": 0.25, "ok": 0.75}, {}]),
         Probe(version=9, values=[2.5, None]),
     ],
+    "challengers": [
+        Challengers([Challenger("forest", ["river.forest.ARFClassifier", {"a.B": {"c": 1}}], "entropy"),
+                     Challenger("bayes", ["river.naive_bayes.GaussianNB"])], random_twin=True),
+        Challengers(),
+    ],
+    "promote": [
+        Promote(id="0f0f", ledger_id="0123456789abcdef", name="forest", requested_at=timestamp(START)),
+        Promote(id="0f0f", ledger_id="0123456789abcdef", name="forest", requested_at=timestamp(START),
+                spec=["river.forest.ARFClassifier"], strategy="entropy"),
+    ],
     "prediction": [Prediction("s-123", SOURCE, SHOWN, 0.96, 0.31, 0.61)],
 }  # fmt: skip
 LEDGER = (
@@ -127,6 +140,8 @@ LEDGER = (
     "correction",
     "rebuild",
     "probe",
+    "challengers",
+    "promote",
 )
 
 

@@ -19,6 +19,7 @@ from stream_al.core.messages import (
     LabelRequest,
     Learned,
     Probe,
+    Promote,
     Rebuild,
     Skipped,
     Spent,
@@ -211,9 +212,9 @@ def check_corrections_follow_what_they_correct(s: Seen) -> None:
         now[r.corrects] = r.label
 
 
-def check_rebuilds_are_done_once(s: Seen) -> None:
-    names = [r.id for r in s.of(Rebuild)]
-    assert len(names) == len(set(names)), "a rebuild was written twice"
+def check_operations_are_done_once(s: Seen) -> None:
+    names = [r.id for r in (*s.of(Rebuild), *s.of(Promote))]
+    assert len(names) == len(set(names)), "an operation was written twice"
     assert all(r.from_offset <= offset for offset, r in s.ledger if isinstance(r, Rebuild))
     assert {r.ledger_id for r in s.of(Rebuild)} <= {g.ledger_id for g in s.of(Genesis)}
 
@@ -242,6 +243,8 @@ def check_folds_are_equal(s: Seen) -> None:
         assert (fold.version, fold.epoch, fold.rebuilding) == (fresh.version, fresh.epoch, None), p.name
         assert fold.classes == fresh.classes
         np.testing.assert_allclose(fold.model.predict(batch), expected, atol=1e-9, err_msg=p.name)
+        assert (fold.champion, fold.standings) == (fresh.champion, fresh.standings), p.name
+        assert fold.contest.saved() == fresh.contest.saved(), p.name
         assert fold.grants == fresh.grants
         assert fold.ends == fresh.ends
 

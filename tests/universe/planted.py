@@ -13,6 +13,7 @@ import pytest
 
 from stream_al.core import coin, scorer
 from stream_al.core.budget import PartitionBudget
+from stream_al.core.challenger import Contest
 from stream_al.core.grants import Dealer
 from stream_al.core.learner import Learner
 from stream_al.service.follower import Follower
@@ -200,6 +201,32 @@ def rebuilds_are_done_again(patch):
 
     original = Learner._rebuild
     patch.setattr(Learner, "_rebuild", rebuild)
+
+
+@bug
+def promotions_are_done_again(patch):
+    """A learner that reads a report again exchanges the models back."""
+
+    def promote(self, asked, step):
+        self.fold.operations.clear()
+        original(self, asked, step)
+
+    original = Learner._promote
+    patch.setattr(Learner, "_promote", promote)
+
+
+@bug
+def a_snapshot_forgets_the_challengers(patch):
+    """Whoever starts from one promotes nobody."""
+
+    def load(self, genesis, end):
+        found = original(self, genesis, end)
+        if found is not None:
+            found.fold.contest = Contest()
+        return found
+
+    original = Snapshots.load
+    patch.setattr(Snapshots, "load", load)
 
 
 @bug

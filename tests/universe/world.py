@@ -29,7 +29,7 @@ import msgspec
 from stream_al.codec import BadRecord, answer_bytes, decode_ledger, decode_request, encode
 from stream_al.config import Settings, load
 from stream_al.core import fold
-from stream_al.core.messages import Answer, LabelRequest, Rebuild, timestamp
+from stream_al.core.messages import Answer, Genesis, LabelRequest, Promote, Rebuild, timestamp
 from stream_al.service.loop import Service, topic_specs
 from stream_al.transport.embedded import EmbeddedBroker
 from stream_al.transport.port import Fenced, Member, Output, TopicPartition, Unavailable
@@ -47,6 +47,8 @@ FAULTS = (
     "clock_jump", "other_type", "odd_answer", "withdraw", "stranger", "sleep",
     "correct", "rebuild", "grow", "unasked",
 )  # fmt: skip
+BAYES = "[{name: bayes, spec: [river.naive_bayes.GaussianNB]}]"
+TWO = "[{name: bayes, spec: [river.naive_bayes.GaussianNB], strategy: entropy}, {name: other, strategy: random}]"
 SESSION_S = 15.0
 PROBE_EVERY = 10  # labels; a universe has few
 
@@ -67,9 +69,10 @@ class Drawn:
     ids: int | None
     pace: int
     forgets_at: int  # a step early on, while first grants live; -1: never
+    promotes: float
 
     @classmethod
-    def by(cls, rng: random.Random, state: Path) -> Drawn:
+    def by(cls, rng: random.Random, operator: random.Random, state: Path) -> Drawn:
         rates = {f: rng.choice([0.0, 0.02, rng.random() * 0.2]) for f in FAULTS}
         caps = rng.choice(["", "per_hour", "max_outstanding", "per_day", "both"])
         sets = [
@@ -88,6 +91,10 @@ class Drawn:
             sets.append("budget.per_day=60")
         if rng.random() < 0.3:
             sets.append("model.classes=[up, down]")
+        sets += [
+            f"challengers={operator.choice(['[]'] * 5 + [BAYES, TWO])}",
+            f"accuracy.random_twin={operator.choice(['false'] * 5 + ['true'])}",
+        ]
         return cls(
             rates,
             load(None, sets, environ={}),
@@ -97,6 +104,7 @@ class Drawn:
             rng.choice([None, None, 30]),
             rng.choice([1, 1, 5]),
             rng.choice([-1, rng.randrange(10, 60)]),
+            operator.choice([0.02, 0.2, operator.random() * 0.4]),
         )
 
 
@@ -168,7 +176,10 @@ class Universe:
         self.directory = Path(
             tempfile.mkdtemp(prefix="universe-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
         )
-        self.drawn = Drawn.by(self.rng, self.directory / "state")
+        self.operator = random.Random(
+            f"operator {self.seed}"
+        )  # of challengers; the others' draws stay what they were
+        self.drawn = Drawn.by(self.rng, self.operator, self.directory / "state")
         self.settings = self.drawn.settings
         self.ms = 1_800_000_000_000
         self.broker = EmbeddedBroker(
@@ -344,8 +355,7 @@ class Universe:
         end = self.broker.ends("ledger")[0]
         if not end:
             return
-        with self.broker.reader({TopicPartition("ledger", 0): 0}) as reader:
-            genesis = decode_ledger(reader.poll(1, 0)[TopicPartition("ledger", 0)][0])
+        genesis = self._genesis()
         name = f"rebuild-{self.rng.randrange(20)}"
         asked = Rebuild(
             name, genesis.ledger_id, self.rng.choice([0, self.rng.randrange(end + 5)]), timestamp(self.ms)
@@ -353,6 +363,22 @@ class Universe:
         if self.rng.random() < 0.1:
             asked = replace(asked, ledger_id="another")
         self.broker.append([Output("reports", encode(asked), partition=0)] * self.rng.choice([1, 1, 2]))
+
+    def _promote(self) -> None:
+        """Ask for another model, which may be in use already, or nobody's."""
+        if not self.broker.ends("ledger")[0]:
+            return
+        name, number = (
+            self.operator.choice(["default", "bayes", "other", "nobody"]),
+            self.operator.randrange(20),
+        )
+        asked = Promote(f"promote-{number}", self._genesis().ledger_id, name, timestamp(self.ms))
+        self.say(f"promote {name}")
+        self.broker.append([Output("reports", encode(asked), partition=0)] * self.operator.choice([1, 1, 2]))
+
+    def _genesis(self) -> Genesis:
+        with self.broker.reader({TopicPartition("ledger", 0): 0}) as reader:
+            return decode_ledger(reader.poll(1, 0)[TopicPartition("ledger", 0)][0])
 
     def break_something(self) -> None:
         process = self.rng.choice(self.processes)
@@ -372,6 +398,8 @@ class Universe:
             self._lose_state()
         if self.happens("rebuild"):
             self._rebuild()
+        if not self.healed and self.operator.random() < self.drawn.promotes:
+            self._promote()
         if self.happens("grow"):
             topic, most = self.rng.choice(["reports", "reports", "labels", "labels-requested"]), 4
             before = self.broker.partitions(topic)
