@@ -46,6 +46,7 @@ from stream_al.core.messages import (
     Tally,
     Task,
     Unsolicited,
+    Vote,
     milliseconds,
     timestamp,
 )
@@ -265,6 +266,7 @@ class _Meta(msgspec.Struct):
     requested_at: str
     expires_at: str
     vectors: dict[str, list[float]] = {}
+    blind: bool | None = None
 
 
 class _Request(msgspec.Struct):
@@ -295,11 +297,12 @@ def encode_request(request: LabelRequest, text: str | None = None, image: str | 
         "requested_at": request.requested_at,
         "expires_at": request.expires_at,
     }
+    if request.blind is not None:
+        meta["blind"] = request.blind
     if vectors:
         meta["vectors"] = vectors
-    return msgspec.json.encode(
-        {"data": data, "meta": meta, "predictions": _predictions(request.model, text, image)}
-    )
+    predictions = [] if request.blind else _predictions(request.model, text, image)
+    return msgspec.json.encode({"data": data, "meta": meta, "predictions": predictions})
 
 
 def _predictions(model: Shown, text: str | None, image: str | None) -> list[dict[str, Any]]:
@@ -351,6 +354,7 @@ def decode_request(record: Record) -> LabelRequest | Withdrawal:
         meta.model,
         meta.requested_at,
         meta.expires_at,
+        meta.blind,
     )
 
 
@@ -550,6 +554,7 @@ _RECORDS: dict[str, tuple[Callable[[bytes], Any], tuple[str, ...]]] = {
     for kind, of, times in (
         ("genesis", Genesis, ("created_at",)),
         ("budget", Budget, ()),
+        ("vote", Vote, ("received_at",)),
         ("label", Learned, ("received_at",)),
         ("unsolicited", Unsolicited, ("received_at",)),
         ("skip", Skipped, ("received_at",)),

@@ -28,6 +28,8 @@ LAYERS = (
         "core.drift",
         "core.cooperative",
         "core.calibration",
+        "core.votes",
+        "core.alike",
         "models",
     ),
     ("core.fold",),
