@@ -159,7 +159,7 @@ class Fold:
         self.class_counts: Counter[str] = Counter()
         self.closed: dict[str, Closed] = {}
         self.labels: dict[str, tuple[Value, int, str]] = {}
-        self.unlabelled: dict[str, int] = {}  # ids of requests closed without an answer of their own, and when
+        self.unlabelled: dict[str, int] = {}  # ids closed without an answer of theirs
         self.panel = Panel()
         self.answers: dict[str, str] = {}
         self.given: dict[str, Given] = {}  # by the position of the answer that was learned

@@ -154,8 +154,8 @@ class AtDesk:
 
     ``guess`` is the key of what the model said, whether or not it was shown; ``blind`` that it was hidden;
     ``seconds`` from seeing the question to answering it. An ``opinion`` is a second person's answer to a question that
-    is answered already: it is for comparison, and nothing is learned from it. ``decides`` marks the owner's answer where
-    others could not agree: it is the label.
+    is answered already: it is for comparison, and nothing is learned from it. ``decides`` marks the owner's answer
+    where others could not agree: it is the label.
     """
 
     blind: bool = False

@@ -10,14 +10,14 @@ person, the latest. What follows from a ballot is ``verdict``, by the policy in 
                 │  └─▶ all have voted and do not agree: the owner decides, or what there is when the time is over
                 └──▶ late votes: they change no label, and tell who is reliable
 
-How reliable people are is learned from what was decided (Dawid & Skene, 1979, online): for each person, how often they
-said v where the label is c, in parts where that is not certain, with a Dirichlet prior by which a newcomer is right four
-times of five. With π the shares of the classes so far, and each person's votes independent given the class,
+How reliable people are is learned from what was decided (Dawid & Skene, 1979, online): for each person, how often
+they said v where the label is c, in parts where that is not certain, with a Dirichlet prior by which a newcomer is
+right four times of five. With π the shares of the classes so far, and the votes independent given the class,
 
     P(c | votes) ∝ π(c) Π_a P_a(v_a | c).
 
-The model has no say in it: its own mistakes must not look like agreement. Nobody's word alone counts as decided, so that
-nobody can become reliable by agreeing with themselves.
+The model has no say in it: its own mistakes must not look like agreement. Nobody's word alone counts as decided, so
+that nobody can become reliable by agreeing with themselves.
 """
 
 from __future__ import annotations
@@ -137,6 +137,10 @@ class Panel:
             votes[who] = cast
         return votes
 
+    def disputed(self, votes: int) -> list[str]:
+        """Return the requests that so many people answered, and that are open."""
+        return [r for r, ballot in self.ballots.items() if not ballot.closed and len(ballot.votes) >= votes]
+
     def probabilities(self, votes: Mapping[str, Cast], classes: Collection[str]) -> dict[str, float]:
         """Return each class's probability given the votes; empty without a label among them."""
         said = [(who, key) for who, cast in votes.items() if (key := cast.key) is not None]
@@ -191,7 +195,7 @@ def verdict(
     said = [cast for cast in votes.values() if cast.key is not None]
     missing = 0 if last else max(0, policy.votes - len(votes))
     if not said:
-        return None if last or missing else next(reversed(votes.values()), None)
+        return None if last or missing else next(iter([*votes.values()][-1:]), None)
     if policy.agreement == "first":
         return said[0]
     counts = Counter(cast.key for cast in said)

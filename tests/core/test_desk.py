@@ -468,7 +468,7 @@ def test_whatever_people_do_each_request_gets_one_label_and_nothing_accepted_is_
             if act == "lease":
                 for item in made.lease(who, 2, now):
                     others = [q for q in made.questions.values() if q.request.request_id == item.request_id]
-                    assert [q.holder for q in others] == [who]
+                    assert [list(q.leases) for q in others] == [[who]]
             elif act in ("answer", "skip"):
                 found = made.answer(who, name, label if act == "answer" else None, now)
                 if found is not None:
