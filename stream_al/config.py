@@ -397,10 +397,11 @@ class Labels(Section):
         lt=1,
         description="With dawid_skene nobody else is asked once a class has this probability.",
     )
-    near_duplicates: Literal["once", "each"] = Field(
-        default="once",
-        description="Open questions whose samples have the same features (numbers to seven digits): the answer to one "
-        "serves all, is learned once and counts for each; or each is asked.",
+    near_duplicates: Literal["each", "once"] = Field(
+        default="each",
+        description="once: of open questions whose samples have the same features (numbers to seven digits) one is "
+        "asked; the answer serves all, is learned once and counts for each. The accuracy stays unbiased, but where "
+        "rows repeat often and the same row has now this label, now that, its interval is too narrow.",
     )
 
 

@@ -19,8 +19,8 @@ fold has read everything the learner wrote, so whatever is in the fold is final 
           ├──▶ is one of several (``Policy.votes``) ──▶ a vote; what the votes in the ledger decide is closed next turn
           └──▶ was taken before (its position is in the ledger) ──▶ ignored
 
-An answer also serves the open requests of samples that are alike (``core.alike``), if that is wanted: it is learned once,
-and each is closed and credited with its own probability. Their votes are counted together.
+An answer also serves the open requests of samples that are alike (``core.alike``), if that is wanted: it is learned
+once, and each is closed and credited with its own probability. Their votes are counted together.
 
 Positions: those of ``reports`` move with a bucket only; that of an answers partition never passes its oldest
 waiting answer, and the state beside it says which of the later ones are done.
