@@ -316,6 +316,10 @@ class Figures(BaseModel):
     samples: int
     labels: int
     warming: bool
+    saved: Between | None = Field(
+        default=None,
+        description="Labels saved against asking at random, as a share; null where nobody measures it.",
+    )
     accuracy: Between | None
     history: list[Stretch]
     drift: list[int]
