@@ -184,6 +184,9 @@ def check_closed_once_and_answered(s: Seen) -> None:
     assert len(ids) == len(set(ids)), "a request was closed twice"
     made = {q.request_id: q for q in s.requests}
     assert set(ids) == set(made), "a request is open for ever, or was closed without being made"
+    served = defaultdict(list)
+    for c in s.of(Learned):
+        served[c.answer].append(c.request_id)
     for c in closings:
         answers = s.u.answered.get(c.request_id, [])
         timely = [a for at, a in answers if at < milliseconds(made[c.request_id].expires_at) - 2 * SKEW_MS]
@@ -195,10 +198,8 @@ def check_closed_once_and_answered(s: Seen) -> None:
             )
         if isinstance(c, Learned):
             allowed = [a.label for _, a in answers] + [s.u.truth[c.id]]
-            if c.same_as is not None:
-                allowed += [a.label for _, a in s.u.answered.get(c.same_as, [])] + [
-                    s.u.truth[made[c.same_as].id]
-                ]
+            for name in served[c.answer]:  # those alike: what was said of one counts for all
+                allowed += [a.label for _, a in s.u.answered.get(name, [])] + [s.u.truth[made[name].id]]
             allowed += [x.label for x in s.of(Correction) if x.id == c.id]
             assert any(c.label == a and type(c.label) is type(a) for a in allowed)
     learned = Counter(c.answer for c in s.of(Learned) if c.learn)
