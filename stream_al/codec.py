@@ -48,6 +48,7 @@ from stream_al.core.messages import (
     Tally,
     Task,
     Unsolicited,
+    Vote,
     milliseconds,
     timestamp,
 )
@@ -268,6 +269,7 @@ class _Meta(msgspec.Struct):
     requested_at: str
     expires_at: str
     vectors: dict[str, list[float]] = {}
+    blind: bool | None = None
 
 
 class _Request(msgspec.Struct):
@@ -298,11 +300,12 @@ def encode_request(request: LabelRequest, text: str | None = None, image: str | 
         "requested_at": request.requested_at,
         "expires_at": request.expires_at,
     }
+    if request.blind is not None:
+        meta["blind"] = request.blind
     if vectors:
         meta["vectors"] = vectors
-    return msgspec.json.encode(
-        {"data": data, "meta": meta, "predictions": _predictions(request.model, text, image)}
-    )
+    predictions = [] if request.blind else _predictions(request.model, text, image)
+    return msgspec.json.encode({"data": data, "meta": meta, "predictions": predictions})
 
 
 def _predictions(model: Shown, text: str | None, image: str | None) -> list[dict[str, Any]]:
@@ -354,6 +357,7 @@ def decode_request(record: Record) -> LabelRequest | Withdrawal:
         meta.model,
         meta.requested_at,
         meta.expires_at,
+        meta.blind,
     )
 
 
@@ -553,6 +557,7 @@ _RECORDS: dict[str, tuple[Callable[[bytes], Any], tuple[str, ...]]] = {
     for kind, of, times in (
         ("genesis", Genesis, ("created_at",)),
         ("budget", Budget, ()),
+        ("vote", Vote, ("received_at",)),
         ("label", Learned, ("received_at",)),
         ("unsolicited", Unsolicited, ("received_at",)),
         ("skip", Skipped, ("received_at",)),

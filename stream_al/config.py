@@ -363,7 +363,7 @@ class Budget(Section):
 
 
 class Labels(Section):
-    """How long to wait for answers."""
+    """How long to wait for answers, and how many make a label."""
 
     ttl_s: float = Field(
         default=604_800.0, gt=0, description="A request without an answer expires after so many seconds."
@@ -377,6 +377,31 @@ class Labels(Section):
         default="reject",
         description="What happens to a label that nobody asked for, when it has waited: a dead letter, or train the "
         "model with it, if it brings the features of its sample. It never enters the accuracy estimate.",
+    )
+    votes: int = Field(
+        default=1,
+        ge=1,
+        le=9,
+        description="How many people answer each question; above 1 the label follows from their votes, by agreement. "
+        "They are told apart by annotator: answers without one are one person's. In regression only 1.",
+    )
+    agreement: Literal["first", "majority", "dawid_skene"] = Field(
+        default="majority",
+        description="When votes agree: the first one counts and the others are compared; more than half of them; or "
+        "by who was right before (Dawid and Skene, 1979), which asks fewer people. Where they do not agree the owner "
+        "decides on the desk page.",
+    )
+    certainty: float = Field(
+        default=0.95,
+        gt=0.5,
+        lt=1,
+        description="With dawid_skene nobody else is asked once a class has this probability.",
+    )
+    near_duplicates: Literal["each", "once"] = Field(
+        default="each",
+        description="once: of open questions whose samples have the same features (numbers to seven digits) one is "
+        "asked; the answer serves all, is learned once and counts for each. The accuracy stays unbiased, but where "
+        "rows repeat often and the same row has now this label, now that, its interval is too narrow.",
     )
 
 
@@ -659,6 +684,14 @@ class Settings(Section):
         if accuracy.random_twin and _of_numbers(info):
             raise ValueError("random_twin is for classification; in regression leave it out")
         return accuracy
+
+    @model_validator(mode="after")
+    def _votes_of_task(self) -> Self:
+        if self.model.task == "regression" and self.labels.votes > 1:
+            raise ValueError(
+                "labels.votes: numbers of several people are no votes; in regression write 1 or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _messages_fit(self) -> Self:

@@ -276,7 +276,8 @@ METRICS: tuple[Entry, ...] = (
     Entry(
         "stream_al_labels_total", "counter", ("outcome",), "labels", "owner",
         "Requests closed in the ledger: `learned`, `credited` (the same answer, learned once already), "
-        "`skipped`, `expired`, `withdrawn`; and learned labels `corrected` later. Labels rejected by this process: "
+        "`skipped`, `expired`, `withdrawn`; and learned labels `corrected` later. `alike`: those of the credited that "
+        "another's answer served; `voted`: votes, which close nothing. Labels rejected by this process: "
         "`unknown_request`, `closed_request`, `id_mismatch`.",
         _of_learner(_labels),
     ),

@@ -149,7 +149,7 @@ class Annotator:
     settings: Settings
     truth: dict[str, Value]
     oracle: Oracle
-    due: list[tuple[int, LabelRequest, Value]] = field(default_factory=list)
+    due: list[tuple[int, LabelRequest, Value, str]] = field(default_factory=list)
     answered: int = 0
     silent: int = 0
     given: int = 0
@@ -167,10 +167,10 @@ class Annotator:
                 request = decode_request(record)
                 if isinstance(request, LabelRequest):
                     self._take(seen, request)
-        ready = [(r, label) for at, r, label in self.due if at <= seen]
+        ready = [(r, label, who) for at, r, label, who in self.due if at <= seen]
         self.due = [one for one in self.due if one[0] > seen]
         if ready:
-            answers = [Answer(r.id, v, request_id=r.request_id, annotator="simulated") for r, v in ready]
+            answers = [Answer(r.id, v, request_id=r.request_id, annotator=who) for r, v, who in ready]
             topic = self.settings.topics.labels
             self.broker.append(
                 [
@@ -181,14 +181,19 @@ class Annotator:
             self.answered += len(answers)
 
     def _take(self, seen: int, request: LabelRequest) -> None:
-        key = f"{self.settings.seed} {request.request_id}"
-        answer = self.oracle.answer(key, self.truth[request.id])
-        if answer is None:
-            self.silent += 1
-            return
-        wait, label, given = answer
-        self.given += given
-        self.due.append((seen + wait, request, label))
+        """Have so many people answer as are asked, each by their own lot."""
+        silent = False
+        for n in range(self.settings.labels.votes):
+            who = f"simulated-{n}" if n else "simulated"
+            key = f"{self.settings.seed} {request.request_id}" + (f" {who}" if n else "")
+            answer = self.oracle.answer(key, self.truth[request.id])
+            if answer is None:
+                silent = True
+                continue
+            wait, label, given = answer
+            self.given += given
+            self.due.append((seen + wait, request, label, who))
+        self.silent += silent
 
 
 class Simulation(Closeable):

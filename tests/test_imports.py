@@ -31,6 +31,8 @@ LAYERS = (
         "core.paired",
         "core.random_twin",
         "core.calibration",
+        "core.votes",
+        "core.alike",
         "models",
     ),
     ("core.fold",),

@@ -390,7 +390,17 @@ def _closing(case: Case) -> list[tuple[str, str]]:
         ("corrected", f"{x.received_at}{f' by {x.annotator}' if x.annotator else ''} to {label_key(x.label)}")
         for x in case.corrections
     ]
-    return [("label", f"{label_key(c.label)}; {_verdict(c)}"), closed, *corrected]
+    return [("label", f"{label_key(c.label)}; {_verdict(c)}"), closed, *_rests_on(c), *corrected]
+
+
+def _rests_on(c: Learned) -> list[tuple[str, str]]:
+    """Say whose answer it was, where it was not one person's to this request."""
+    lines = [] if c.same_as is None else [("same as", f"request {c.same_as}, whose sample is alike")]
+    if c.decision is not None:
+        likely = sorted(c.decision.probabilities.items(), key=lambda one: -one[1])[:3]
+        shares = ", ".join(f"{key} {share:.2f}" for key, share in likely)
+        lines.append(("decided", f"{c.decision.policy} of {c.decision.votes} votes: {shares}"))
+    return lines
 
 
 def _verdict(c: Learned) -> str:

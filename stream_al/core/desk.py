@@ -17,6 +17,11 @@ changed and taken back, so nothing learned ever has to be unlearned.
 Questions are served in the order in which they came, whatever is in them: those that nobody gets to expire, and the
 estimates rest on answers that are missing for no reason of their own.
 
+With ``Rules.votes`` above 1 a question is asked of so many people, each with a lease and an answer of their own, until
+the ledger closes it. If all have answered and it stays open they do not agree: it is *disputed*, and the owner's answer
+decides. Of questions that are alike only the first is shown; its answer serves the others, which the ledger closes with
+it, so it stays here, out of sight, until then.
+
 Two coins of each question, from its position and the seed, as anybody can derive them again: *blind* - the guess is not
 shown, nor anything that tells it; *second* - another person is asked as well. That one's answer is an *opinion*: it is
 compared and not learned. Whichever answer is published first is the label.
@@ -32,8 +37,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from stream_al.core.alike import likeness
 from stream_al.core.coin import coin
-from stream_al.core.desk_facts import Given, Item, Line, Recent, Refused, Rules, State, why
+from stream_al.core.desk_facts import Dispute, Given, Item, Line, Recent, Refused, Rules, State, why
 from stream_al.core.desk_figures import DeskFigures
 from stream_al.core.labels import Label, Value, is_number, label_key, label_of, same
 from stream_al.core.learner import Withdrawal
@@ -54,13 +60,16 @@ class _Question:
     second: bool
     size: int
     expires_ms: int
-    holder: str = ""
-    until_ms: int = 0
+    rules: Rules
+    likeness: bytes | None
+    alike: list[str]  # the open questions of samples that are alike, this one among them, the oldest first
+    leases: dict[str, int] = field(default_factory=dict)  # until when, by annotator
     given: dict[str, Given] = field(default_factory=dict)
     sending: set[str] = field(default_factory=set)  # annotators whose answers are being written
     published: dict[str, Value | None] = field(default_factory=dict)
     flagged_by: str = ""
     closed: bool = False
+    disputed: bool = False
 
     @property
     def answers(self) -> dict[str, Value | None]:
@@ -70,15 +79,46 @@ class _Question:
     def held(self) -> bool:
         return any(g.held for g in self.given.values())
 
+    @property
+    def several(self) -> bool:
+        return self.rules.votes > 1
+
+    @property
+    def decision(self) -> Given | None:
+        """The owner's answer to a dispute, while it is not published."""
+        return next((g for g in self.given.values() if g.decides), None)
+
+    @property
+    def asks_on(self) -> bool:
+        """Whether people are still asked although the label is known: to compare them."""
+        return self.rules.asks_on and 0 < len(self.answers) < self.rules.votes
+
     def wants(self, annotator: str) -> bool:
         """Whether this person's answer is wanted."""
-        if self.flagged_by or self.held:
+        if self.flagged_by or self.held or self.alike[0] != self.request.request_id:
             return False
         answers = self.answers
+        if self.several:
+            is_open = not self.closed or self.asks_on
+            return is_open and annotator not in answers and len(answers) < self.rules.votes
         if not answers:
             return not self.closed
         one = next(iter(answers.values()))
         return self.second and len(answers) == 1 and annotator not in answers and one is not None
+
+    def free(self, annotator: str, now_ms: int) -> bool:
+        """Whether nobody else holds this person's place."""
+        others = {who for who, until_ms in self.leases.items() if until_ms > now_ms and who != annotator}
+        places = self.rules.votes - len(self.answers) if self.several else 1
+        return len(others - set(self.answers)) < places
+
+    def leased(self, now_ms: int) -> bool:
+        return any(until_ms > now_ms for until_ms in self.leases.values())
+
+    def promise(self, annotator: str, until_ms: int, now_ms: int) -> None:
+        """Lease the question to one more person; where one is asked, to that one alone."""
+        others = {who: at for who, at in self.leases.items() if at > now_ms} if self.several else {}
+        self.leases = {**others, annotator: until_ms}
 
 
 class Desk:
@@ -98,6 +138,7 @@ class Desk:
         self.questions: dict[str, _Question] = {}
         self.answered: dict[str, _Question] = {}  # those with answers that are not published
         self.by_id: dict[str, list[str]] = {}
+        self.by_likeness: dict[bytes, list[str]] = {}
         self.size = 0
         self.early: dict[str, list[Answer]] = {}  # published answers to questions that are not read yet
         self.recent: dict[str, deque[str]] = {}
@@ -147,7 +188,14 @@ class Desk:
             < share
             for salt, share in (("blind", self.rules.blind), ("second", self.rules.second_opinion))
         )
-        question = _Question(shown, blind, second, size, milliseconds(request.expires_at), closed=closed)
+        blind = blind if request.blind is None else request.blind
+        question = _Question(
+            shown, blind, second and self.rules.votes == 1, size, milliseconds(request.expires_at), self.rules,
+            likeness(request.features) if self.rules.share_alike and not closed else None, [], closed=closed,
+        )  # fmt: skip
+        if question.likeness is not None:
+            question.alike = self.by_likeness.setdefault(question.likeness, question.alike)
+        question.alike.append(request.request_id)
         self.questions[request.request_id] = question
         self.by_id.setdefault(request.id, []).append(request.request_id)
         self.size += size
@@ -167,7 +215,15 @@ class Desk:
         question = self.questions.get(request_id)
         if question is not None:
             question.closed = True
+            self._part(question)
             self._tidy(request_id)
+
+    def _part(self, question: _Question) -> None:
+        """Let a question stand for itself alone: those that were like it and are open still are shown."""
+        question.alike.remove(question.request.request_id)
+        if not question.alike and question.likeness is not None:
+            del self.by_likeness[question.likeness]
+        question.alike, question.likeness = [question.request.request_id], None
 
     def published(self, answer: Answer, at_ms: int) -> tuple[str, str] | None:
         """Note an answer on the topic; return which unpublished one it is, if it is one: request and annotator."""
@@ -194,11 +250,18 @@ class Desk:
         if answer.desk is None:
             question.second = False  # another tool was faster than the desk: there is nothing to compare
         mine = question.given.get(who)
-        if mine is not None and answer.desk is not None and mine.says(answer.label):
+        decides = answer.desk is not None and answer.desk.decides
+        if (
+            mine is not None
+            and answer.desk is not None
+            and mine.says(answer.label)
+            and mine.decides == decides
+        ):
             self._drop(question, who)
             question.sending.discard(who)
             found = (question.request.request_id, who)
-        question.published[who] = answer.label
+        if not decides:
+            question.published[who] = answer.label
         return found
 
     def _tidy(self, request_id: str) -> None:
@@ -206,13 +269,19 @@ class Desk:
         question = self.questions[request_id]
         if question.given or question.sending:
             return
-        if question.published:
+        if self.rules.votes > 1:
+            if not question.closed or question.asks_on:
+                return
+        elif len(question.alike) > 1 and not question.closed:
+            return  # the others stay out of sight until the ledger has closed them with this one
+        elif question.published:
             answers = list(question.published.values())
             if question.second and len(answers) == 1 and answers[0] is not None:
                 return
         elif not question.closed:
             return
         del self.questions[request_id]
+        self._part(question)
         self.size -= question.size
         others = self.by_id[question.request.id]
         others.remove(request_id)
@@ -220,23 +289,29 @@ class Desk:
             del self.by_id[question.request.id]
 
     def forget_expired(self, now_ms: int) -> None:
-        """Wait no longer for second opinions on questions whose time is over."""
+        """Wait no longer for more opinions on questions whose time is over."""
         for request_id, question in list(self.questions.items()):
-            if question.second and question.expires_ms < now_ms:
-                question.second = False
+            if (question.second or question.asks_on) and question.expires_ms < now_ms:
+                question.second, question.rules = False, replace(question.rules, asks_on=False)
                 self._tidy(request_id)
+
+    def dispute(self, request_ids: Iterable[str]) -> None:
+        """Note which open questions have all their votes, and no label."""
+        now = set(request_ids)
+        for request_id, question in self.questions.items():
+            question.disputed = request_id in now and not question.closed
 
     # --- to and from people ----------------------------------------------------------------------------------
 
     def lease(self, annotator: str, count: int, now_ms: int) -> list[Item]:
         """Promise up to ``count`` questions to an annotator: those held already, then the oldest ones waiting."""
         wanted = min(max(count, 0), MOST_AT_ONCE)
-        mine = [q for q in self.questions.values() if q.holder == annotator and q.until_ms > now_ms]
+        mine = [q for q in self.questions.values() if q.leases.get(annotator, 0) > now_ms]
         found = [q for q in mine if q.wants(annotator)][:wanted]
         for question in self.questions.values():
             if len(found) >= wanted:
                 break
-            if (question.until_ms <= now_ms or not question.holder) and question.wants(annotator):
+            if question not in found and question.free(annotator, now_ms) and question.wants(annotator):
                 found.append(question)
         return [self._promise(question, annotator, now_ms) for question in found]
 
@@ -251,7 +326,7 @@ class Desk:
         return self._promise(self._question(request_id), annotator, now_ms)
 
     def _promise(self, question: _Question, annotator: str, now_ms: int) -> Item:
-        question.holder, question.until_ms = annotator, now_ms + self.rules.lease_ms
+        question.promise(annotator, now_ms + self.rules.lease_ms, now_ms)
         r, shown = question.request, question.request.model
         guess: Value | None = None
         if not question.blind:
@@ -268,14 +343,14 @@ class Desk:
             shown.confidence if guess is not None and shown.label is not None else None,
             r.requested_at,
             r.expires_at,
-            timestamp(question.until_ms),
+            timestamp(question.leases[annotator]),
         )
 
     def give_back(self, annotator: str, request_id: str) -> None:
         """End a lease before its time."""
         question = self.questions.get(request_id)
-        if question is not None and question.holder == annotator:
-            question.holder, question.until_ms = "", 0
+        if question is not None:
+            question.leases.pop(annotator, None)
 
     def answer(
         self,
@@ -287,8 +362,11 @@ class Desk:
         seconds: float | None = None,
         new_class: bool = False,
         owner: bool = False,
+        decides: bool = False,
     ) -> Given | None:
         """Take an answer, or a changed one; the same again changes nothing. ``label`` None is a skip.
+
+        ``decides``: it is the owner's, where others do not agree, whatever the owner had said before.
 
         Returns
         -------
@@ -301,6 +379,8 @@ class Desk:
             The question is not open, somebody else's answer was given, this annotator's other one is published, or the
             class is not known and ``new_class`` was not said.
         """
+        if decides:
+            return self._decide(self._question(request_id), annotator, label, now_ms)
         done, key = self.figures.answered(request_id, annotator)
         if done:
             _check_again(key, label)
@@ -321,16 +401,29 @@ class Desk:
         self.restore(given)
         return given
 
+    def _decide(self, question: _Question, owner: str, label: Value | None, now_ms: int) -> Given:
+        """Take the owner's word for what others do not agree on."""
+        if not question.disputed or owner in question.sending:
+            raise Refused("closed", "this question is decided, or has not all its answers yet")
+        self._check(label, new_class=True)
+        given = Given(question.request.request_id, question.request.id, owner, label, now_ms, decides=True)
+        self.restore(given)
+        return given
+
     def restore(self, given: Given) -> bool:
         """Take back an answer that was kept; False where its question is not open or it is published."""
         question = self.questions.get(given.request_id)
-        if question is None or question.request.id != given.id or given.annotator in question.published:
+        if (
+            question is None
+            or question.request.id != given.id
+            or (given.annotator in question.published and not given.decides)
+        ):
             return False
         question.given[given.annotator] = given
         self.answered[given.request_id] = question
-        if question.holder == given.annotator:
-            question.holder, question.until_ms = "", 0
-        self._note(given.annotator, given.request_id)
+        question.leases.pop(given.annotator, None)
+        if not given.decides:
+            self._note(given.annotator, given.request_id)
         return True
 
     def revert(self, given: Given, before: Given | None) -> None:
@@ -347,10 +440,12 @@ class Desk:
         Refused
             It is published, or not open any more.
         """
-        if self.figures.answered(request_id, annotator)[0]:
+        held = self.questions.get(request_id)
+        decided = held is not None and annotator in held.given and held.given[annotator].decides
+        if self.figures.answered(request_id, annotator)[0] and not decided:
             raise Refused("published", "this answer is published already")
         question = self._question(request_id)
-        if annotator in question.published or annotator in question.sending:
+        if (annotator in question.published and not decided) or annotator in question.sending:
             raise Refused("published", "this answer is published already")
         if question.closed:
             raise Refused("closed", "this question was closed meanwhile")
@@ -376,7 +471,7 @@ class Desk:
             return
         if question.answers:
             raise Refused("answered", "this question is answered; take the answer back first")
-        question.flagged_by, question.holder, question.until_ms = annotator, "", 0
+        question.flagged_by, question.leases = annotator, {}
         self._note(annotator, request_id)
 
     def release(self, request_id: str) -> None:
@@ -468,7 +563,7 @@ class Desk:
 
     def _going(self, given: Given) -> Answer:
         question = self.questions[given.request_id]
-        opinion = bool(question.published or question.sending)
+        opinion = bool(question.published or question.sending) and not question.several
         question.sending.add(given.annotator)
         shown = question.request.model
         return Answer(
@@ -478,7 +573,7 @@ class Desk:
             given.request_id,
             given.annotator,
             timestamp(given.at_ms),
-            desk=AtDesk(question.blind, shown.label, given.seconds, opinion),
+            desk=AtDesk(question.blind, shown.label, given.seconds, opinion, given.decides),
         )
 
     def returned(self, answers: Iterable[Answer]) -> None:
@@ -497,11 +592,17 @@ class Desk:
             return "flagged"
         if q.held:
             return "held"
+        if q.disputed:
+            return "disputed"
+        if q.several and not q.closed and len(q.answers) < q.rules.votes:
+            return "leased" if q.leased(now_ms) else "waiting"
         if q.given:
             return "answered"
-        if q.published:
+        if q.published or q.closed:
             return "published"
-        return "leased" if q.holder and q.until_ms > now_ms else "waiting"
+        if q.alike[0] != request_id:
+            return self.state(q.alike[0], now_ms)
+        return "leased" if q.leased(now_ms) else "waiting"
 
     def lines(self, now_ms: int) -> Iterator[Line]:
         """Yield the questions in the order in which they are served, taking none."""
@@ -510,6 +611,13 @@ class Desk:
             yield Line(
                 request_id, r.id, self.state(request_id, now_ms), r.query.reason, r.requested_at, r.expires_at
             )
+
+    def disputes(self) -> Iterator[Dispute]:
+        """Yield what the owner has to decide, the oldest first."""
+        for request_id, q in self.questions.items():
+            if q.disputed and not q.flagged_by and q.alike[0] == request_id:
+                votes = {**q.published, **{who: g.label for who, g in q.given.items() if not g.decides}}
+                yield Dispute(request_id, q.request.id, q.request.features, votes, q.decision)
 
     def waiting(self, annotator: str) -> int:
         """Return how many questions this annotator could still get."""

@@ -11,7 +11,7 @@ from stream_al.core.messages import Features, LabelRequest
 TORN = 0.35  # the first two classes are so close that the model cannot decide
 
 Refusal = Literal["unknown", "closed", "answered", "published", "no_class"]
-State = Literal["waiting", "leased", "answered", "held", "flagged", "published"]
+State = Literal["waiting", "leased", "answered", "held", "flagged", "disputed", "published"]
 
 
 class Refused(Exception):  # noqa: N818  the name of the fact
@@ -24,18 +24,28 @@ class Refused(Exception):  # noqa: N818  the name of the fact
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How the desk works; shares in [0, 1]."""
+    """How the desk works; shares in [0, 1].
+
+    ``votes`` people are asked; ``asks_on``: also when the label is known. ``share_alike``: of questions that are alike
+    only the first is shown.
+    """
 
     seed: int = 1
     blind: float = 0.5
     second_opinion: float = 0.0
     grace_ms: int = 10_000
     lease_ms: int = 300_000
+    votes: int = 1
+    asks_on: bool = False
+    share_alike: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """An answer that is not published yet; ``label`` None is a skip, ``held`` a class not accepted yet."""
+    """An answer that is not published yet; ``label`` None is a skip, ``held`` a class not accepted yet.
+
+    ``decides``: the owner's, where others do not agree.
+    """
 
     request_id: str
     id: str
@@ -44,6 +54,7 @@ class Given:
     at_ms: int
     seconds: float | None = None
     held: bool = False
+    decides: bool = False
 
     def says(self, label: Value | None) -> bool:
         """Whether this is that very answer."""
@@ -82,6 +93,17 @@ class Line:
     reason: str
     requested_at: str
     expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """A question that people do not agree on; ``decided`` once the owner has answered, until that is published."""
+
+    request_id: str
+    id: str
+    features: Features
+    votes: dict[str, Value | None]
+    decided: Given | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """What the answers of people say of the people and of the way they are asked: agreement, anchoring, pace.
 
 Fed with published answers only, so that nothing counts that was taken back, and each answer once, however often it
-is read. Memory is bounded: the agreement is that of the latest answers.
+is read. Memory is bounded: the agreement is that of the latest answers. Of several votes the first is compared with the
+second, the third with the fourth: pairs that share no answer.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class DeskFigures:
         self.agreed = {False: [0, 0], True: [0, 0]}  # by blind: agreed with the guess, of how many
         self.latest: deque[int] = deque(maxlen=MOST_ANSWERS)  # when, in milliseconds
         self._counted: dict[tuple[str, str], str | None] = {}
+        self._decided: dict[tuple[str, str], str | None] = {}  # by an owner, where others did not agree
         self._first: dict[str, tuple[str, str]] = {}  # who answered a request first, and what
 
     def add(self, answer: Answer, at_ms: int) -> bool:
@@ -115,6 +117,9 @@ class DeskFigures:
         if desk is None or answer.request_id is None:
             return False
         who, key = answer.annotator or "", None if answer.label is None else label_key(answer.label)
+        if desk.decides:
+            _remember(self._decided, (answer.request_id, who), key)
+            return False
         if (answer.request_id, who) in self._counted:
             return False
         _remember(self._counted, (answer.request_id, who), key)
@@ -139,10 +144,10 @@ class DeskFigures:
         return self.annotators.setdefault(who, Annotator())
 
     def _compare(self, request_id: str, who: str, key: str, *, opinion: bool) -> None:
-        if not opinion:
+        if not opinion and request_id not in self._first:
             _remember(self._first, request_id, (who, key))
             return
-        self._person(who).opinions += 1
+        self._person(who).opinions += opinion
         first = self._first.pop(request_id, None)
         if first is not None and first[0] != who:
             self.pairs[first[1], key] += 1
@@ -150,9 +155,10 @@ class DeskFigures:
                 self._person(who).disagreed += 1
                 self._person(first[0]).disagreed += 1
 
-    def answered(self, request_id: str, who: str) -> tuple[bool, str | None]:
+    def answered(self, request_id: str, who: str, *, decides: bool = False) -> tuple[bool, str | None]:
         """Return whether somebody's answer to a request was published, and its key; None is a skip."""
-        return (request_id, who) in self._counted, self._counted.get((request_id, who))
+        table = self._decided if decides else self._counted
+        return (request_id, who) in table, table.get((request_id, who))
 
     def rate(self, now_ms: int) -> int:
         """Return how many answers were published in the last hour."""

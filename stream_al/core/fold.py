@@ -69,6 +69,7 @@ from stream_al.core.messages import (
     Skipped,
     Task,
     Unsolicited,
+    Vote,
     milliseconds,
 )
 from stream_al.core.model import Model
@@ -78,6 +79,7 @@ from stream_al.core.strategies.base import QueryStrategy
 from stream_al.core.strategies.novelty import with_novelty
 from stream_al.core.strategies.table import create
 from stream_al.core.utility import highest
+from stream_al.core.votes import Panel
 
 T = TypeVar("T")
 
@@ -172,7 +174,8 @@ class Fold:
         self.class_counts: Counter[str] = Counter()
         self.closed: dict[str, Closed] = {}
         self.labels: dict[str, tuple[Value, int, str]] = {}
-        self.unlabelled: dict[str, int] = {}  # ids of skipped and expired requests, and when
+        self.unlabelled: dict[str, int] = {}  # ids closed without an answer of theirs
+        self.panel = Panel()
         self.answers: dict[str, str] = {}
         self.given: dict[str, Given] = {}  # by the position of the answer that was learned
         self.unsolicited: dict[str, tuple[str, int]] = {}  # by id: the position of the answer, and when
@@ -309,20 +312,39 @@ class Fold:
     def _label(self, offset: int, record: Learned) -> None:
         if not self._close(record, record.received_at):
             return
+        self.panel.close(record.request_id, record.decision)
         self.outcomes["learned" if record.learn else "credited"] += 1
         self.last_label_ms = self.clock_ms
-        self.answers[record.request_id] = record.answer
         if record.learn:
             self.given[record.answer] = Given(record.label, (record.answer,))
-        known = self.labels.get(record.id)
-        if known is None or known[2] != record.answer:  # a label does not stay young by being used again
-            self.labels.pop(record.id, None)  # keeps the table in the order of the ledger
-            self.labels[record.id] = (record.label, self.clock_ms, record.answer)
+        if record.same_as is None:
+            self._know(record)
+        else:  # nobody was asked about this one: another answer corrects nothing
+            self.outcomes["alike"] += 1
+            self._unlabelled(record.id)
         self._credit(offset, record)
         if record.learn:
             self._learn(record, self._weight(record.query.inclusion_probability), record.query)
         if self.learned:
             self.version = offset + 1
+
+    def _know(self, record: Learned) -> None:
+        """Remember the label of an id, and which answer it was."""
+        self.answers[record.request_id] = record.answer
+        known = self.labels.get(record.id)
+        if known is None or known[2] != record.answer:  # a label does not stay young by being used again
+            self.labels.pop(record.id, None)  # keeps the table in the order of the ledger
+            self.labels[record.id] = (record.label, self.clock_ms, record.answer)
+
+    def _unlabelled(self, name: str) -> None:
+        self.unlabelled.pop(name, None)
+        self.unlabelled[name] = self.clock_ms
+
+    def _vote(self, offset: int, record: Vote) -> None:
+        """Note one of several answers; the label that follows from them is a record of its own."""
+        self._advance_clock(record.received_at)
+        noted = self.panel.vote(record, offset, is_open=record.request_id not in self.closed)
+        (self.outcomes if noted else self.errors)["voted" if noted else "voted_twice"] += 1
 
     def _unsolicited(self, offset: int, record: Unsolicited) -> None:
         """Learn what nobody asked for; no estimate, calibration or alarm hears of it."""
@@ -412,7 +434,8 @@ class Fold:
         if self._close(record, record.received_at):
             self.outcomes["skipped"] += 1
             self._close_unlabelled(record)
-            self.answers[record.request_id] = record.answer
+            if record.same_as is None:
+                self.answers[record.request_id] = record.answer
 
     def _expire(self, _: int, record: Expired) -> None:
         if self._close(record, record.expired_at):
@@ -420,8 +443,8 @@ class Fold:
             self._close_unlabelled(record)
 
     def _close_unlabelled(self, record: Skipped | Expired) -> None:
-        self.unlabelled.pop(record.id, None)
-        self.unlabelled[record.id] = self.clock_ms
+        self.panel.close(record.request_id, None)
+        self._unlabelled(record.id)
         self.accuracy.label(record.source.partition, record.source.offset, Terms(unlabelled=1))
 
     def _correction(self, _: int, record: Correction) -> None:
@@ -571,6 +594,7 @@ class Fold:
         oldest = self.clock_ms - self.keep_closed_ms
         for request_id in _drop_older(self.closed, oldest, lambda closed: closed.at_ms):
             self.given.pop(self.answers.pop(request_id, ""), None)
+            self.panel.forget(request_id)
         while self.unsolicited and (first := next(iter(self.unsolicited.values())))[1] < oldest:
             del self.unsolicited[next(iter(self.unsolicited))]
             self.given.pop(first[0], None)
@@ -731,6 +755,7 @@ def clipped(m: NDArray[np.float64]) -> NDArray[np.float64]:
 
 _FOLD: dict[str, Callable[[Fold, int, Any], None]] = {
     "budget": Fold._budget,
+    "vote": Fold._vote,
     "label": Fold._label,
     "unsolicited": Fold._unsolicited,
     "skip": Fold._skip,

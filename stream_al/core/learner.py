@@ -16,7 +16,11 @@ fold has read everything the learner wrote, so whatever is in the fold is final 
           ├──▶ names a closed one ──▶ another label than was learned: a correction
           │                       └─▶ rejected: closed_request
           ├──▶ names one of another id ──▶ rejected: id_mismatch
+          ├──▶ is one of several (``Policy.votes``) ──▶ a vote; what the votes in the ledger decide is closed next turn
           └──▶ was taken before (its position is in the ledger) ──▶ ignored
+
+An answer also serves the open requests of samples that are alike (``core.alike``), if that is wanted: it is learned
+once, and each is closed and credited with its own probability. Their votes are counted together.
 
 Positions: those of ``reports`` move with a bucket only; that of an answers partition never passes its oldest
 waiting answer, and the state beside it says which of the later ones are done.
@@ -34,16 +38,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Literal
+from typing import Literal, TypeVar
 
+from stream_al.core.alike import likeness
 from stream_al.core.fold import Fold
 from stream_al.core.grants import Dealer
-from stream_al.core.labels import Value, same
+from stream_al.core.labels import Value, label_key, same
 from stream_al.core.messages import (
     Answer,
     Bucket,
     Budget,
     Correction,
+    Decision,
     Expired,
     LabelRequest,
     Learned,
@@ -57,15 +63,18 @@ from stream_al.core.messages import (
     Sums,
     Tally,
     Unsolicited,
+    Vote,
     milliseconds,
     timestamp,
 )
+from stream_al.core.votes import Cast, Policy, verdict
 
 BUCKET_SAMPLES = 50
 QUIET_MS = 60_000  # a bucket that is not full after so long closes as it is
 MOST_WAITING = 100  # a partition; their offsets must fit into the state beside the position
 MOST_OBSERVES_KEPT = 2_000
 
+K = TypeVar("K")
 Rejection = Literal["unknown_request", "closed_request", "id_mismatch"]
 
 
@@ -152,6 +161,10 @@ class Learner:
         The learner's clock at its start.
     unsolicited
         Whether a label that nobody asked for is learned, if it brings its features.
+    policy
+        How many people answer a request, and when they agree.
+    share_alike
+        Whether an answer serves all open requests of samples that are alike.
     """
 
     def __init__(
@@ -165,9 +178,12 @@ class Learner:
         bucket_ms: int,
         transaction_timeout_ms: int,
         unsolicited: bool = False,
+        policy: Policy = Policy(),  # noqa: B008  it is frozen
+        share_alike: bool = False,
     ) -> None:
         self.fold = fold
         self.unsolicited = unsolicited
+        self.policy, self.share_alike = policy, share_alike
         self.budget = budget
         self.label_ttl_ms = label_ttl_ms
         self.wait_unknown_ms = wait_unknown_ms
@@ -178,6 +194,8 @@ class Learner:
         self.first_deal = fold.last_grant == 0 and fold.buckets == 0
         self.pending: dict[str, LabelRequest] = {}
         self.by_id: dict[str, list[str]] = {}
+        self.by_likeness: dict[bytes, list[str]] = {}
+        self.touched: dict[str, None] = {}  # open requests whose votes are to be looked at, in order
         self.expiries: list[tuple[int, str]] = []
         self.waiting: dict[Place, _Waiting] = {}
         self.done: dict[tuple[str, int], tuple[int, frozenset[int]]] = {}
@@ -206,6 +224,8 @@ class Learner:
                 self.dealer.request(milliseconds(request.requested_at), self.budget)
                 if request.request_id not in self.fold.closed:
                     self._open(request)
+                    if request.request_id in self.fold.panel.ballots:
+                        self.touched[request.request_id] = None
 
     def resume_answers(self, topic: str, partition: int, state: str) -> None:
         """Restore which answers after the committed position were already taken."""
@@ -234,6 +254,7 @@ class Learner:
         for report in turn.reports:
             self._report(report, step)
         self._end_waits(turn.read_through.get("reports", 0))
+        self._decide(step)
         for place, written_ms, answer in turn.answers:
             self._answer(place, written_ms, answer, step)
         self._retry_waiting(read_requests, step)
@@ -273,14 +294,24 @@ class Learner:
     def _open(self, request: LabelRequest) -> None:
         self.pending[request.request_id] = request
         self.by_id.setdefault(request.id, []).append(request.request_id)
+        alike = likeness(request.features) if self.share_alike else None
+        if alike is not None:
+            self.by_likeness.setdefault(alike, []).append(request.request_id)
         heapq.heappush(self.expiries, (milliseconds(request.expires_at), request.request_id))
 
     def _forget(self, request: LabelRequest) -> None:
         del self.pending[request.request_id]
-        others = self.by_id[request.id]
-        others.remove(request.request_id)
-        if not others:
-            del self.by_id[request.id]
+        self.touched.pop(request.request_id, None)
+        _remove(self.by_id, request.id, request.request_id)
+        alike = likeness(request.features) if self.share_alike else None
+        if alike is not None:
+            _remove(self.by_likeness, alike, request.request_id)
+
+    def _alike(self, request: LabelRequest) -> list[LabelRequest]:
+        """Return the open requests that one answer serves, this one first."""
+        alike = likeness(request.features) if self.share_alike else None
+        others = self.by_likeness.get(alike, ()) if alike is not None else ()
+        return [request, *(self.pending[r] for r in others if r != request.request_id)]
 
     def _withdraw(self, withdrawal: Withdrawal, step: Step) -> None:
         named = [withdrawal.request_id] if withdrawal.request_id else list(self.by_id.get(withdrawal.id, ()))
@@ -297,12 +328,21 @@ class Learner:
         )  # fmt: skip
 
     def _expire(self, read_answers_ms: int, step: Step) -> None:
+        """Close what nobody answered in time; where some have voted, what they say decides."""
+        later = []
         while self.expiries and self.expiries[0][0] < read_answers_ms:
-            request = self.pending.get(heapq.heappop(self.expiries)[1])
-            if request is not None:
+            at, request_id = heapq.heappop(self.expiries)
+            request = self.pending.get(request_id)
+            if request is None:
+                continue
+            if request_id in self.touched:  # a vote of this very turn, which the fold has not read yet
+                later.append((at, request_id))
+            elif not self._decided(request, step, last=True):
                 self._forget(request)
                 step.ledger.append(self._expired(request, "expired"))
                 step.withdrawn.append((request.id, request.request_id))
+        for one in later:
+            heapq.heappush(self.expiries, one)
 
     def _raise_floors(self, read_requests_ms: int) -> None:
         """Below a tally whose requests were all read, a request that is not known was decided before."""
@@ -334,12 +374,13 @@ class Learner:
         if answer.request_id is None:
             named = [self.pending[r] for r in self.by_id.get(answer.id, ())]
             if named:
-                for i, request in enumerate(named):
-                    self._close(request, answer, where, step, learn=i == 0)
+                self._take_answer(named, answer, where, step)
                 return True
             known = self.fold.labels.get(answer.id)
             if known is not None and known[1] >= self.clock_ms - self.label_ttl_ms:
-                self._answer_again(place, answer, known[2], step)
+                voted = self._voted_by(known[2])
+                if voted is None or not self._late_vote(voted, place, answer, step):
+                    self._answer_again(place, answer, known[2], step)
                 return True
             unasked = self.fold.unsolicited.get(answer.id)
             if unasked is None:
@@ -351,17 +392,117 @@ class Learner:
             if open_request.id != answer.id:
                 self._reject(place, "id_mismatch", step)
             else:
-                self._close(open_request, answer, where, step, learn=True)
+                self._take_answer([open_request], answer, where, step)
             return True
         closed = self.fold.closed.get(answer.request_id)
         if closed is None:
             return False
         first = self.fold.answers.get(answer.request_id)
+        if closed.id == answer.id and self._late_vote(answer.request_id, place, answer, step):
+            return True
         if closed.id == answer.id:
             self._answer_again(place, answer, first, step)
         elif first != where:
             self._reject(place, "id_mismatch", step)
         return True
+
+    def _take_answer(self, named: list[LabelRequest], answer: Answer, where: str, step: Step) -> None:
+        """Close the requests that an answer names, and those alike; or count it as a vote about each."""
+        decides = answer.desk is not None and answer.desk.decides and answer.label is not None
+        if self.policy.votes == 1 or decides:
+            decision = None
+            if decides and answer.label is not None and self._votes(named[0]):
+                decision = Decision("owner", len(self._votes(named[0])), {label_key(answer.label): 1.0})
+            self._close_all(named, answer, where, step, decision)
+            return
+        for request in named:
+            ballot = self.fold.panel.ballots.get(request.request_id)
+            if ballot is None or where not in ballot.places:
+                self.touched[request.request_id] = None
+                step.ledger.append(self._vote(request.request_id, where, answer))
+
+    def _vote(self, request_id: str, where: str, answer: Answer) -> Vote:
+        return Vote(
+            request_id, answer.id, answer.label, timestamp(self.clock_ms), where, answer.annotator,
+            answer.labeled_at,
+        )  # fmt: skip
+
+    def _late_vote(self, request_id: str, place: Place, answer: Answer, step: Step) -> bool:
+        """Take one of several people's answers when the label is known; False where it is none, or the owner's."""
+        ballot, where = self.fold.panel.ballots.get(request_id), str(place)
+        if ballot is None or (answer.desk is not None and answer.desk.decides):
+            return False
+        if where in ballot.places or where == self.fold.answers.get(request_id):
+            return True
+        news = [v for v in step.ledger if isinstance(v, Vote) and v.request_id == request_id]
+        who = {*ballot.votes, *(v.annotator or "" for v in news)}
+        if (answer.annotator or "") in who or len(who) >= self.policy.votes:
+            self._reject(place, "closed_request", step)
+        else:
+            self.waiting.pop(place, None)
+            step.ledger.append(self._vote(request_id, where, answer))
+        return True
+
+    def _voted_by(self, where: str) -> str | None:
+        """Return the request whose votes were decided by the answer at a place."""
+        if self.policy.votes == 1:
+            return None
+        return next((r for r in self.fold.panel.ballots if self.fold.answers.get(r) == where), None)
+
+    def _votes(self, request: LabelRequest) -> dict[str, Cast]:
+        return self.fold.panel.votes_on(r.request_id for r in self._alike(request))
+
+    def _decide(self, step: Step) -> None:
+        """Close what the votes in the ledger decide."""
+        looked, self.touched = self.touched, {}
+        for request_id in looked:
+            request = self.pending.get(request_id)
+            if request is not None:
+                self._decided(request, step)
+
+    def _decided(self, request: LabelRequest, step: Step, *, last: bool = False) -> bool:
+        """Close a request and those alike, if the votes about them agree; say whether they do."""
+        votes = self._votes(request)
+        if not votes:
+            return False
+        probabilities = self.fold.panel.probabilities(votes, [label_key(c) for c in self.fold.classes])
+        found = verdict(self.policy, votes, probabilities, last=last)
+        if found is None:
+            return False
+        who = next(name for name, cast in votes.items() if cast is found)
+        answer = Answer(request.id, found.label, found.label is None, annotator=who or None)
+        labels = sum(cast.label is not None for cast in votes.values())
+        decision = Decision(self.policy.agreement, labels, probabilities)
+        over = last or (len(votes) < self.policy.votes and not self.policy.asks_on)
+        self._close_all([request], answer, found.answer, step, decision, withdraw=over)
+        return True
+
+    def _close_all(
+        self,
+        named: list[LabelRequest],
+        answer: Answer,
+        where: str,
+        step: Step,
+        decision: Decision | None,
+        *,
+        withdraw: bool = False,
+    ) -> None:
+        """Close requests, and those alike, with one answer; it is learned once."""
+        learned = decision is not None and (
+            where in self.fold.given
+            or any(isinstance(r, Learned) and r.learn and r.answer == where for r in step.ledger)
+        )
+        for request in named:
+            alike = self._alike(request)[1:]
+            over = withdraw or (decision is not None and decision.policy == "owner")
+            self._close(request, answer, where, step, learn=not learned, withdraw=over, decision=decision)
+            learned = True
+            for other in alike:
+                if other not in named:
+                    self._close(
+                        other, answer, where, step, learn=False, withdraw=True, decision=decision,
+                        same_as=request.request_id,
+                    )  # fmt: skip
 
     def _answer_again(self, place: Place, answer: Answer, first: str | None, step: Step) -> None:
         """Take another answer to what ``first`` closed: itself read again, a correction, or nothing new."""
@@ -420,6 +561,8 @@ class Learner:
         *,
         learn: bool,
         withdraw: bool = False,
+        decision: Decision | None = None,
+        same_as: str | None = None,
     ) -> None:
         self._forget(request)
         if withdraw:
@@ -430,14 +573,15 @@ class Learner:
             step.ledger.append(
                 Skipped(
                     request.request_id, request.id, request.source, request.query, request.model,
-                    request.requested_at, now, where, answer.annotator, answer.labeled_at,
+                    request.requested_at, now, where, answer.annotator, answer.labeled_at, same_as,
                 )
             )  # fmt: skip
             return
         step.ledger.append(
             Learned(
                 request.request_id, request.id, request.source, request.query, request.model, request.requested_at,
-                request.features, answer.label, learn, now, where, answer.annotator, answer.labeled_at,
+                request.features, answer.label, learn, now, where, answer.annotator, answer.labeled_at, same_as,
+                decision,
             )
         )  # fmt: skip
 
@@ -584,3 +728,10 @@ class Learner:
         self._end_waits(self.clock_ms + 1)
         self._close_bucket(step, flush=True)
         return step
+
+
+def _remove(table: dict[K, list[str]], key: K, request_id: str) -> None:
+    """Take a request out of a table of lists."""
+    table[key].remove(request_id)
+    if not table[key]:
+        del table[key]

@@ -22,6 +22,7 @@ Feature = float | int | bool | str | list[float] | None
 Features = dict[str, Feature]
 Reason = Literal["warm_up", "informative", "explore"]
 Task = Literal["classification", "regression"]
+Agreement = Literal["first", "majority", "dawid_skene"]
 
 SAMPLE_SCHEMA = "stream-al/sample/1"
 REQUEST_SCHEMA = "stream-al/label-request/1"
@@ -144,6 +145,7 @@ class LabelRequest:
     model: Shown
     requested_at: str
     expires_at: str
+    blind: bool | None = None  # whether people are not to see what the model says; None: nobody has drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +154,15 @@ class AtDesk:
 
     ``guess`` is the key of what the model said, whether or not it was shown; ``blind`` that it was hidden;
     ``seconds`` from seeing the question to answering it. An ``opinion`` is a second person's answer to a question that
-    is answered already: it is for comparison, and nothing is learned from it.
+    is answered already: it is for comparison, and nothing is learned from it. ``decides`` marks the owner's answer
+    where others could not agree: it is the label.
     """
 
     blind: bool = False
     guess: str | None = None
     seconds: float | None = None
     opinion: bool = False
+    decides: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,8 +393,41 @@ class Challengers:
 
 
 @dataclass(frozen=True, slots=True)
+class Vote:
+    """One of several people's answers to a request. It does not close: the label follows from all of them.
+
+    ``label`` None is a skip. A vote about a closed request changes nothing but what is known of people.
+    """
+
+    kind: Literal["vote"] = field(default="vote", kw_only=True)
+    schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
+    request_id: str
+    id: str
+    label: Value | None
+    received_at: str
+    answer: str
+    annotator: str | None = None
+    labeled_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a label rests on where several people were asked: how many votes, and what they say of each class.
+
+    ``probabilities`` by label key; where the owner decided, 1 for that class.
+    """
+
+    policy: Agreement | Literal["owner"]
+    votes: int
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Learned:
-    """A request answered by a label. ``learn`` is true once per answer; the others are only credited."""
+    """A request answered by a label. ``learn`` is true once per answer; the others are only credited.
+
+    ``same_as`` names the request whose answer serves this one, too, because their samples are alike.
+    """
 
     kind: Literal["label"] = field(default="label", kw_only=True)
     schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
@@ -407,6 +444,8 @@ class Learned:
     answer: str
     annotator: str | None = None
     labeled_at: str | None = None
+    same_as: str | None = None
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +468,7 @@ class Unsolicited:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A request that an annotator passed on."""
+    """A request that an annotator passed on, or all of several; ``same_as`` as in a label."""
 
     kind: Literal["skip"] = field(default="skip", kw_only=True)
     schema: str = field(default=LEDGER_SCHEMA, kw_only=True)
@@ -443,6 +482,7 @@ class Skipped:
     answer: str
     annotator: str | None = None
     labeled_at: str | None = None
+    same_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -535,6 +575,7 @@ Closing = Learned | Skipped | Expired
 LedgerRecord = (
     Genesis
     | Budget
+    | Vote
     | Learned
     | Unsolicited
     | Skipped

@@ -32,6 +32,7 @@ from stream_al.core.messages import (
     Query,
     Reason,
     Sample,
+    Source,
     Spent,
     Sums,
     Tally,
@@ -89,15 +90,20 @@ class Scorer:
         Life of a request.
     predictions
         Whether every score is published.
+    blind
+        Share of the requests, by a coin of their own, that do not show people what the model says.
 
     ``watch``, if set, is called with each batch of samples, its scores and decisions: for simulations.
     """
 
-    def __init__(self, fold: Fold, *, label_ttl_ms: int, predictions: bool = False) -> None:
+    def __init__(
+        self, fold: Fold, *, label_ttl_ms: int, predictions: bool = False, blind: float = 0.0
+    ) -> None:
         self.watch: Callable[[Sequence[Sample], Scores, Decisions], None] | None = None
         self.fold = fold
         self.label_ttl_ms = label_ttl_ms
         self.predictions = predictions
+        self.blind = blind
         self.partitions: dict[int, _Partition] = {}
         self.outcomes: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
@@ -253,7 +259,13 @@ class Scorer:
             model=self.fold.shown(scores, i),
             requested_at=times[0],
             expires_at=times[1],
+            blind=self._is_blind(sample.source),
         )
+
+    def _is_blind(self, source: Source) -> bool:
+        genesis = self.fold.genesis
+        assert genesis is not None
+        return coin.coin(genesis.seed, source.topic, source.partition, source.offset, "blind") < self.blind
 
     def _draw_observes(
         self, state: _Partition, samples: Sequence[Sample], offsets: NDArray[np.int64]

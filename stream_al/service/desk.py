@@ -26,6 +26,7 @@ from stream_al.core.desk import Desk
 from stream_al.core.desk_facts import Given, Item, Refused, Rules
 from stream_al.core.labels import Label, Value
 from stream_al.core.messages import Answer, Budget, LabelRequest, milliseconds
+from stream_al.core.votes import Policy
 from stream_al.service.desk_store import DeskStore
 from stream_al.service.follower import Follower
 from stream_al.transport.port import Broker, Closeable, Output, Reader, Record, TopicPartition, Unavailable
@@ -52,7 +53,8 @@ class Point:
 class DeskPicture:
     """What the owner sees of the service, taken by its loop.
 
-    ``limits`` and ``spent`` by window; drift marks are counts of samples at which an alarm came.
+    ``limits`` and ``spent`` by window; ``reliability`` by annotator; ``alike`` requests were closed by the answer to
+    another; drift marks are counts of samples at which an alarm came.
     """
 
     limits: dict[str, float] = field(default_factory=dict)
@@ -63,6 +65,8 @@ class DeskPicture:
     history: tuple[Point, ...] = ()
     drift: tuple[int, ...] = ()
     warming: bool = True
+    reliability: dict[str, float] = field(default_factory=dict)
+    alike: int = 0
 
 
 class DeskRoom(Closeable):
@@ -83,9 +87,11 @@ class DeskRoom(Closeable):
         self.settings, self.clock = settings, clock
         self.lock = threading.RLock()
         self.store = _store(settings)
+        policy = Policy(settings.labels.votes, settings.labels.agreement)
         self.rules = Rules(
-            settings.seed, d.blind, d.second_opinion, round(d.grace_s * 1000), round(d.lease_s * 1000)
-        )
+            settings.seed, d.blind, d.second_opinion, round(d.grace_s * 1000), round(d.lease_s * 1000),
+            policy.votes, policy.asks_on, settings.labels.near_duplicates == "once",
+        )  # fmt: skip
         self.machine = Desk(self.rules)
         self.ledger_id = ""
         self.why_not = "starting"
@@ -116,6 +122,7 @@ class DeskRoom(Closeable):
         seconds: float | None = None,
         new_class: bool = False,
         owner: bool = False,
+        decides: bool = False,
     ) -> Given | None:
         """Take an answer and keep it; None: it is published already.
 
@@ -127,8 +134,9 @@ class DeskRoom(Closeable):
         with self.lock:
             before = self._given(request_id, annotator)
             given = self.machine.answer(
-                annotator, request_id, label, self.clock(), seconds=seconds, new_class=new_class, owner=owner
-            )
+                annotator, request_id, label, self.clock(), seconds=seconds, new_class=new_class, owner=owner,
+                decides=decides,
+            )  # fmt: skip
             if given is not None and given != before:
                 try:
                     self.store.keep(self.ledger_id, given)
@@ -312,6 +320,8 @@ class DeskTask(Closeable):
             machine.known = tuple(genesis.classes or fold.classes)
             for request_id in [r for r in machine.questions if r in fold.closed]:
                 machine.close(request_id)
+            if machine.rules.votes > 1:
+                machine.dispute(fold.panel.disputed(machine.rules.votes))
             machine.forget_expired(now)
 
     def _restore(self) -> None:
@@ -320,7 +330,10 @@ class DeskTask(Closeable):
             room, machine = self.room, self.room.machine
             gone: list[tuple[str, str]] = []
             for given in room.store.kept(room.ledger_id):
-                if machine.figures.answered(given.request_id, given.annotator)[0]:
+                published, _ = machine.figures.answered(
+                    given.request_id, given.annotator, decides=given.decides
+                )
+                if published:
                     gone.append((given.request_id, given.annotator))
                 elif not machine.restore(given):
                     log.warning(
@@ -419,6 +432,8 @@ class DeskTask(Closeable):
             history=history,
             drift=tuple(alarm.samples for alarm in fold.drift.latest),
             warming=fold.warming,
+            reliability=fold.panel.reliability(),
+            alike=fold.outcomes["alike"],
         )
 
     def abandon(self) -> None:

@@ -35,6 +35,7 @@ class _Kept(msgspec.Struct):
     at_ms: int
     seconds: float | None
     held: bool
+    decides: bool = False
 
 
 _encode = msgspec.json.Encoder().encode
@@ -92,6 +93,7 @@ class DeskStore(Closeable):
             given.at_ms,
             given.seconds,
             given.held,
+            given.decides,
         )
         self._run(
             "INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?)",
@@ -118,6 +120,7 @@ class DeskStore(Closeable):
                 k.at_ms,
                 k.seconds,
                 k.held,
+                k.decides,
             )
             for k in (_decode(row[0]) for row in rows)
         ]

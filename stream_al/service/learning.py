@@ -40,6 +40,7 @@ from stream_al.core.messages import (
 )
 from stream_al.core.model import Model
 from stream_al.core.model_spec import ModelSpecError, digest
+from stream_al.core.votes import Policy
 from stream_al.service.figures import WAIT_BOUNDS_S, Observations
 from stream_al.service.follower import Follower
 from stream_al.service.trouble import Trouble
@@ -287,10 +288,12 @@ class LearnerTask(Closeable):
         self.answers = {p: r for p, r in self.answers.items() if p in machine.waiting}
 
     def _count_waits(self, step: Step) -> None:
-        """Count how long annotators took; what a known label closed waited for nobody."""
+        """Count how long annotators took; what a known label or another's answer closed waited for nobody."""
         known = {request_id for _, request_id in step.withdrawn}
         for r in step.ledger:
-            if isinstance(r, Learned | Skipped) and r.request_id not in known:
+            if not isinstance(r, Learned | Skipped) or r.same_as is not None:
+                continue
+            if r.request_id not in known or (isinstance(r, Learned) and r.decision is not None):
                 self.wait_s.add(max(0, milliseconds(r.received_at) - milliseconds(r.requested_at)) / 1000)
 
     def _positions(self, machine: Learner, *, reports: bool) -> dict[TopicPartition, Position]:
@@ -385,6 +388,8 @@ class LearnerTask(Closeable):
             bucket_ms=round(s.ledger.bucket_s * 1000),
             transaction_timeout_ms=s.broker.transaction_timeout_ms,
             unsolicited=s.labels.unsolicited == "train",
+            policy=Policy(s.labels.votes, s.labels.agreement, s.labels.certainty),
+            share_alike=s.labels.near_duplicates == "once",
         )
         self.tps = [
             TopicPartition(t, p) for t in self.inputs.values() for p in range(self.broker.partitions(t))

@@ -60,6 +60,7 @@ class ScorerTask(Closeable):
             follower.fold,
             label_ttl_ms=round(settings.labels.ttl_s * 1000),
             predictions=settings.scorer.predictions,
+            blind=settings.desk.blind,
         )
         self.member: Member | None = None
         self.dead: dict[int, list[tuple[str, Output]]] = {}  # with the reason

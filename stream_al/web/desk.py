@@ -200,6 +200,8 @@ class _Api:
 
         @router.post("/labels", responses=_NOT_OPEN, summary="Answer a question, or change the answer")
         async def labels(who: Anybody, body: forms.Answer) -> forms.Taken:
+            if body.decides and not who.owner:
+                raise HTTPException(403, "only the owner of the desk decides what others do not agree on")
             given = self.room.answer(
                 who.name,
                 body.request_id,
@@ -207,6 +209,7 @@ class _Api:
                 seconds=body.seconds,
                 new_class=body.new_class,
                 owner=who.owner,
+                decides=body.decides,
             )
             state = "published" if given is None else "held" if given.held else "answered"
             return self._taken(who, state)
@@ -335,6 +338,7 @@ class _Api:
                 for r, q in machine.questions.items()
                 if q.flagged_by
             ][:SHOWN]
+            disputes = list(machine.disputes())
             return forms.Figures(
                 model=room.settings.name,
                 queue=forms.QueueFigures(
@@ -374,6 +378,7 @@ class _Api:
                         opinions=p.opinions,
                         disagreed=p.disagreed,
                         seconds=p.seconds,
+                        reliability=picture.reliability.get(name),
                     )
                     for name, p in sorted(people.items(), key=lambda item: -item[1].labels)
                 ],
@@ -387,6 +392,10 @@ class _Api:
                     if given[0].label is not None
                 ],
                 flagged=flagged,
+                votes=machine.rules.votes,
+                disputed=len(disputes),
+                disputes=[forms.dispute_of(one) for one in disputes[:SHOWN]],
+                alike=picture.alike,
                 classes=self._classes(),
             )
 

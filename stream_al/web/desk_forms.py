@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictStr
 
 from stream_al.core.accuracy import Interval
+from stream_al.core.desk_facts import Dispute as Facts
 from stream_al.core.desk_facts import Item, Line, Recent
 from stream_al.core.labels import Value, label_key
 
@@ -41,12 +42,16 @@ class Lease(Form):
 
 
 class Answer(Form):
-    """A label. ``new_class`` says that it is none of the known ones, on purpose."""
+    """A label. ``new_class`` says that it is none of the known ones, on purpose.
+
+    ``decides`` ends a dispute: an owner may, and then this is the label.
+    """
 
     request_id: RequestId
     label: AnyLabel
     seconds: Seconds = None
     new_class: bool = False
+    decides: bool = False
 
 
 class Skip(Form):
@@ -128,7 +133,7 @@ class Queue(BaseModel):
 class Row(BaseModel):
     request_id: str
     id: str
-    state: Literal["waiting", "leased", "answered", "held", "flagged", "published"]
+    state: Literal["waiting", "leased", "answered", "held", "flagged", "disputed", "published"]
     reason: str
     requested_at: str
     expires_at: str
@@ -259,7 +264,7 @@ class Agree(BaseModel):
 
 
 class PersonFigures(BaseModel):
-    """``seconds`` is the median time an answer takes."""
+    """``seconds`` is the median time an answer takes; ``reliability`` how often a vote was what all votes decided."""
 
     name: str
     labels: int
@@ -267,6 +272,7 @@ class PersonFigures(BaseModel):
     opinions: int
     disagreed: int
     seconds: float | None
+    reliability: float | None
 
 
 class Proposal(BaseModel):
@@ -275,6 +281,23 @@ class Proposal(BaseModel):
     label: Class
     answers: int
     annotators: list[str]
+
+
+class Said(BaseModel):
+    """One person's vote; null is a skip."""
+
+    name: str
+    label: Class | None
+
+
+class Dispute(BaseModel):
+    """A question whose answers do not agree: the owner decides. ``decided`` while that can be taken back."""
+
+    request_id: str
+    id: str
+    features: dict[str, float | int | bool | str | None]
+    votes: list[Said]
+    decided: Class | None
 
 
 class Flag(BaseModel):
@@ -293,6 +316,10 @@ class Figures(BaseModel):
     samples: int
     labels: int
     warming: bool
+    saved: Between | None = Field(
+        default=None,
+        description="Labels saved against asking at random, as a share; null where nobody measures it.",
+    )
     accuracy: Between | None
     history: list[Stretch]
     drift: list[int]
@@ -301,7 +328,25 @@ class Figures(BaseModel):
     annotators: list[PersonFigures]
     proposed: list[Proposal]
     flagged: list[Flag]
+    votes: int
+    disputed: int
+    disputes: list[Dispute]
+    alike: int
     classes: list[Class]
+
+
+def dispute_of(dispute: Facts) -> Dispute:
+    decided = dispute.decided
+    return Dispute(
+        request_id=dispute.request_id,
+        id=dispute.id,
+        features={k: v for k, v in dispute.features.items() if not isinstance(v, list)},
+        votes=[
+            Said(name=who, label=None if label is None else class_of(label))
+            for who, label in dispute.votes.items()
+        ],
+        decided=None if decided is None or decided.label is None else class_of(decided.label),
+    )
 
 
 def between_of(interval: Interval | None) -> Between | None:

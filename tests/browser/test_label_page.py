@@ -363,6 +363,28 @@ PHONE = {
 }
 
 
+def test_two_people_vote_and_the_owner_decides_where_they_differ(run, visit):
+    service = run({"desk.people": PEOPLE, "labels.votes": 2, "desk.grace_s": 1})
+    service.feed(rows(60))
+    ann, bob = (visit(service, token=TOKENS[who]) for who in ("ann", "bob"))
+    first = press(ann, "1")
+    assert press(bob, "2") == first, "both are asked"
+    second = press(ann, "1")
+    assert press(bob, "1") == second
+    desk = visit(service, path="/desk", token=TOKENS["own"], wait="figures")
+    item = desk.locator(f"[data-dispute='{first}']")
+    item.wait_for(timeout=20_000)
+    assert desk.locator("[data-dispute]").count() == 1
+    assert "ann: fraud, bob: ok" in item.inner_text()
+    assert axe(desk) == []
+    shoot(desk, "not-agreed")
+    item.locator("[data-decide=ok]").click()
+    item.get_by_text("decided: ok").wait_for()
+    item.wait_for(state="detached", timeout=20_000)
+    decided = [a for a in service.answers() if a.desk.decides]
+    assert [(a.request_id, a.label, a.annotator) for a in decided] == [(first, "ok", "own")]
+
+
 @pytest.mark.parametrize(
     ("name", "options"), [("wide", {}), ("dark", {"color_scheme": "dark"}), ("phone", PHONE)]
 )

@@ -14,6 +14,7 @@ from stream_al.core.messages import (
     Challenger,
     Challengers,
     Correction,
+    Decision,
     Expired,
     Genesis,
     Grant,
@@ -32,6 +33,7 @@ from stream_al.core.messages import (
     Sums,
     Tally,
     Unsolicited,
+    Vote,
     timestamp,
 )
 
@@ -81,8 +83,16 @@ RECORDS = {
     "label": [
         Learned(**ASKED, **ANSWERED, features=FEATURES, label=label, learn=learn, annotator="ann", labeled_at="then")
         for label, learn in (("fraud", True), (1, False), (True, True), (2.5, True))
+    ]
+    + [
+        Learned(**ASKED, **ANSWERED, features=FEATURES, label="fraud", learn=False, same_as="3-91822",
+                decision=Decision("dawid_skene", 3, {"fraud": 0.97, "ok": 0.03}))
     ],
-    "skip": [Skipped(**ASKED, **ANSWERED)],
+    "vote": [
+        Vote(request_id="3-91823", id="s-123", label=label, **ANSWERED, annotator="ann", labeled_at="then")
+        for label in ("fraud", 1, True, None)
+    ],
+    "skip": [Skipped(**ASKED, **ANSWERED), Skipped(**ASKED, **ANSWERED, same_as="3-91822")],
     "expire": [
         Expired(**ASKED, expired_at=timestamp(START + 604_800_000)),
         Expired(**ASKED, expired_at=timestamp(START), reason="withdrawn"),
@@ -130,6 +140,7 @@ RECORDS = {
 LEDGER = (
     "genesis",
     "budget",
+    "vote",
     "label",
     "unsolicited",
     "skip",

@@ -468,7 +468,7 @@ def test_whatever_people_do_each_request_gets_one_label_and_nothing_accepted_is_
             if act == "lease":
                 for item in made.lease(who, 2, now):
                     others = [q for q in made.questions.values() if q.request.request_id == item.request_id]
-                    assert [q.holder for q in others] == [who]
+                    assert [list(q.leases) for q in others] == [[who]]
             elif act in ("answer", "skip"):
                 found = made.answer(who, name, label if act == "answer" else None, now)
                 if found is not None:
@@ -512,3 +512,91 @@ def test_whatever_people_do_each_request_gets_one_label_and_nothing_accepted_is_
     assert all(count == 1 for count in labels.values())
     assert all(count == 1 for count in Counter((a.request_id, a.annotator) for a in topic).values())
     assert all(count <= 2 for count in Counter(a.request_id for a in topic).values())
+
+
+# --- several people, and questions that are alike ----------------------------------------------------------------
+
+
+SEVERAL = replace(RULES, votes=2)
+
+
+def test_a_question_is_asked_of_so_many_people_and_of_nobody_twice():
+    made = desk(1, SEVERAL)
+    assert names(made.lease("ann", 2, 0)) == names(made.lease("bob", 2, 0)) == ["0-0"]
+    assert made.lease("eve", 2, 0) == [], "both places are leased"
+    assert names(made.lease("eve", 2, LEASE)) == ["0-0"]
+    made.answer("ann", "0-0", "fraud", LEASE)
+    assert made.lease("ann", 2, LEASE) == []
+    assert made.lease("bob", 2, LEASE) == [], "eve has the other place"
+    made.answer("eve", "0-0", "fraud", LEASE)
+    with pytest.raises(Refused):
+        made.answer("bob", "0-0", "ok", LEASE)
+    assert [a.desk.opinion for a in publish(made, LEASE + GRACE)] == [False, False]
+    assert "0-0" in made.questions, "it stays until the ledger closes it"
+    made.close("0-0")
+    assert not made.questions
+
+
+def test_a_dispute_is_the_owners_who_can_take_the_decision_back():
+    made = desk(1, SEVERAL)
+    made.answer("ann", "0-0", "fraud", 0)
+    made.answer("own", "0-0", "ok", 0)
+    with pytest.raises(Refused):
+        made.answer("own", "0-0", "ok", 1, decides=True)
+    publish(made, GRACE)
+    made.dispute(["0-0"])
+    assert (made.state("0-0", GRACE), made.waiting("eve")) == ("disputed", 0)
+    (one,) = made.disputes()
+    assert (one.votes, one.decided) == ({"ann": "fraud", "own": "ok"}, None)
+    made.answer("own", "0-0", "fraud", GRACE, decides=True)
+    assert next(made.disputes()).decided.label == "fraud"
+    made.undo("own", "0-0", GRACE)
+    assert next(made.disputes()).decided is None
+    kept = made.answer("own", "0-0", "ok", GRACE, decides=True)
+    again = desk(1, SEVERAL)
+    again.restore(kept)
+    assert [a.desk.decides for a in publish(again, 2 * GRACE)] == [True], "it is kept over a restart"
+    (answer,) = publish(made, 2 * GRACE)
+    assert (answer.label, answer.annotator, answer.desk.decides) == ("ok", "own", True)
+    assert (made.figures.agreement.pairs, made.figures.annotators["own"].labels) == (1, 1)
+
+
+def test_where_the_first_answer_counts_others_are_still_asked_until_the_time_is_over():
+    made = desk(2, replace(SEVERAL, asks_on=True))
+    for n in (0, 1):
+        made.answer("ann", f"0-{n}", "ok", 0)
+    publish(made, GRACE)
+    made.close("0-0")
+    made.close("0-1")
+    assert names(made.lease("bob", 5, GRACE)) == ["0-0", "0-1"]
+    made.answer("bob", "0-0", "ok", GRACE)
+    publish(made, 2 * GRACE)
+    assert list(made.questions) == ["0-1"]
+    made.forget_expired(HOUR + 1)
+    assert not made.questions
+
+
+def same(n):
+    return request(n, x=1.0)
+
+
+def test_of_questions_that_are_alike_the_first_is_shown_until_it_is_closed():
+    made = desk(0, replace(RULES, share_alike=True))
+    for n in range(2):
+        made.open(same(n))
+    made.open(request(2))
+    assert names(made.lease("ann", 5, 0)) == ["0-0", "0-2"]
+    assert made.lease("bob", 5, 0) == []
+    made.answer("ann", "0-0", "ok", 0)
+    publish(made, GRACE)
+    assert made.lease("bob", 5, GRACE) == [], "the ledger closes it with the first"
+    made.close("0-0")
+    assert names(made.lease("bob", 5, GRACE)) == ["0-1"], "it did not"
+    made.close("0-1")
+    assert (list(made.questions), list(made.by_likeness.values())) == (["0-2"], [["0-2"]])
+
+
+def test_the_request_says_itself_whether_it_is_blind():
+    made = desk(0, replace(RULES, blind=1.0))
+    made.open(replace(request(0), blind=False))
+    assert made.lease("ann", 1, 0)[0].blind is False

@@ -25,6 +25,7 @@ from stream_al.core.messages import (
     Spent,
     Tally,
     Unsolicited,
+    Vote,
     milliseconds,
 )
 from stream_al.service.learning import wanted_budget
@@ -184,17 +185,44 @@ def check_closed_once_and_answered(s: Seen) -> None:
     assert len(ids) == len(set(ids)), "a request was closed twice"
     made = {q.request_id: q for q in s.requests}
     assert set(ids) == set(made), "a request is open for ever, or was closed without being made"
+    served = defaultdict(list)
+    for c in s.of(Learned):
+        served[c.answer].append(c.request_id)
     for c in closings:
         answers = s.u.answered.get(c.request_id, [])
         timely = [a for at, a in answers if at < milliseconds(made[c.request_id].expires_at) - 2 * SKEW_MS]
         if isinstance(c, Expired) and c.reason == "expired":
-            assert not timely, f"{c.request_id} expired although it was answered"
+            labels = {(type(a.label), a.label) for a in timely if not a.skip}
+            several = s.u.settings.labels.votes > 1  # they may not agree, or all pass
+            assert len(labels) != 1 if several else not timely, (
+                f"{c.request_id} expired although it was answered"
+            )
         if isinstance(c, Learned):
             allowed = [a.label for _, a in answers] + [s.u.truth[c.id]]
+            for name in served[c.answer]:  # those alike: what was said of one counts for all
+                allowed += [a.label for _, a in s.u.answered.get(name, [])] + [s.u.truth[made[name].id]]
             allowed += [x.label for x in s.of(Correction) if x.id == c.id]
             assert any(c.label == a and type(c.label) is type(a) for a in allowed)
     learned = Counter(c.answer for c in s.of(Learned) if c.learn)
     assert not [a for a, n in learned.items() if n > 1], "an answer was learned twice"
+
+
+def check_votes_make_the_label(s: Seen) -> None:
+    """Each person counts once, what is decided was said by somebody, and those alike have one label, learned once."""
+    votes = s.of(Vote)
+    assert len({(v.answer, v.request_id) for v in votes}) == len(votes), "a vote was counted twice"
+    if s.u.settings.labels.votes == 1:
+        assert not votes
+    closings = {c.request_id: c for c in s.of(Learned, Skipped)}
+    for c in closings.values():
+        if isinstance(c, Learned) and c.decision is not None:
+            served = {c.request_id, c.same_as or c.request_id}
+            served |= {x.request_id for x in closings.values() if x.same_as in served}
+            assert any(v.answer == c.answer and v.request_id in served and v.label == c.label for v in votes)
+        if c.same_as is not None:
+            leader = closings[c.same_as]
+            assert (c.answer, type(c)) == (leader.answer, type(leader))
+            assert not isinstance(c, Learned) or (not c.learn and c.label == leader.label)
 
 
 def check_corrections_follow_what_they_correct(s: Seen) -> None:
@@ -221,6 +249,8 @@ def check_operations_are_done_once(s: Seen) -> None:
 
 def check_early_answers_wait(s: Seen) -> None:
     """An answer that came shortly before its request is not lost."""
+    if s.u.settings.labels.votes > 1:  # others may say something else
+        return
     wait_ms = round(s.u.settings.labels.wait_unknown_s * 1000)
     made = Counter(q.id for q in s.requests)
     for c in s.of(Expired):
@@ -246,6 +276,7 @@ def check_folds_are_equal(s: Seen) -> None:
         assert (fold.champion, fold.standings) == (fresh.champion, fresh.standings), p.name
         assert fold.contest.saved() == fresh.contest.saved(), p.name
         assert fold.grants == fresh.grants
+        assert vars(fold.panel) == vars(fresh.panel), p.name
         assert fold.ends == fresh.ends
 
 
@@ -279,6 +310,8 @@ def check_memory(s: Seen) -> None:
             machine = p.service.learner.machine
             assert not machine.pending
             assert not machine.by_id
+            assert not machine.by_likeness
+            assert not machine.touched
             assert not machine.waiting
             assert not p.service.learner.answers
 

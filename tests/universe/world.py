@@ -72,7 +72,7 @@ class Drawn:
     promotes: float
 
     @classmethod
-    def by(cls, rng: random.Random, operator: random.Random, state: Path) -> Drawn:
+    def by(cls, rng: random.Random, operator: random.Random, people: random.Random, state: Path) -> Drawn:
         rates = {f: rng.choice([0.0, 0.02, rng.random() * 0.2]) for f in FAULTS}
         caps = rng.choice(["", "per_hour", "max_outstanding", "per_day", "both"])
         sets = [
@@ -82,6 +82,10 @@ class Drawn:
             f"budget.fraction={rng.choice([0.05, 0.2, 0.5])}", f"labels.wait_unknown_s={rng.choice([20, 200])}",
             f"labels.ttl_s={rng.choice([200, 3000])}", f"seed={rng.randrange(1000)}",
             f"learner.commit_labels={rng.choice([1, 500])}", f"labels.unsolicited={rng.choice(['reject', 'train'])}",
+        ]  # fmt: skip
+        sets += [
+            f"labels.votes={people.choice([1, 1, 1, 2, 3])}", f"labels.near_duplicates={people.choice(['each', 'once'])}",
+            f"labels.agreement={people.choice(['first', 'majority', 'dawid_skene'])}",
         ]  # fmt: skip
         if caps in ("per_hour", "both"):
             sets.append(f"budget.per_hour={rng.choice([5, 40])}")
@@ -176,10 +180,10 @@ class Universe:
         self.directory = Path(
             tempfile.mkdtemp(prefix="universe-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
         )
-        self.operator = random.Random(
-            f"operator {self.seed}"
-        )  # of challengers; the others' draws stay what they were
-        self.drawn = Drawn.by(self.rng, self.operator, self.directory / "state")
+        # of challengers and of voters; the others' draws stay what they were
+        self.operator = random.Random(f"operator {self.seed}")
+        self.people = random.Random(f"people {self.seed}")
+        self.drawn = Drawn.by(self.rng, self.operator, self.people, self.directory / "state")
         self.settings = self.drawn.settings
         self.ms = 1_800_000_000_000
         self.broker = EmbeddedBroker(
@@ -271,6 +275,8 @@ class Universe:
             if self.happens("duplicate_id"):
                 name = "s-again"
             x, y = self.rng.gauss(0, 1), self.rng.gauss(0, 1)
+            if self.settings.labels.near_duplicates == "once":
+                x, y = round(x), round(y)
             features = {"x": x, "y": y, "where": self.rng.choice(["a", "b", None]), "flag": x > y}
             if self.happens("other_type"):
                 features = {"x": "suddenly text", "y": [1.0, 2.0], "new": y}
@@ -339,6 +345,11 @@ class Universe:
         if self.rng.random() < 0.1:
             answer = Answer(request.id, skip=True, request_id=request.request_id)
         self.due.append((when, answer))
+        for other in ("bob", "eve")[: self.settings.labels.votes - 1]:
+            if self.people.random() < 0.9:
+                says = label if self.people.random() < 0.7 else self.people.choice(["up", "down"])
+                vote = Answer(request.id, says, request_id=request.request_id, annotator=other)
+                self.due.append((when + self.people.randrange(20_000), vote))
         if self.happens("answer_twice"):
             self.due.append((when + self.rng.randrange(5000), answer))
         if self.happens("contradict"):

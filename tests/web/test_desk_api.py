@@ -160,6 +160,33 @@ def test_samples_are_durable_when_they_are_accepted(bench):
     assert "samples.0" in own.post("/samples", {"samples": [{"features": {"x": {}}}]}, 409)["detail"]
 
 
+def test_two_people_do_not_agree_and_the_owner_decides(made, tmp_path):
+    bench = made(tmp_path, "labels.votes=2", "labels.agreement=dawid_skene")
+    bench.ask(2)
+    ann, bob, own = (Person(bench, name) for name in ("ann", "bob", "own"))
+    first, second = ann.lease(2)
+    assert bob.lease(2) == [first, second]
+    for n, request_id in enumerate((first, second)):
+        ann.label(request_id, "fraud")
+        bob.label(request_id, ["fraud", "ok"][n])
+    bench.wait(12)
+    fold = bench.service.follower.fold
+    assert (fold.outcomes["voted"], fold.outcomes["learned"]) == (4, 1)
+    found = own.get("/figures")
+    (dispute,) = found["disputes"]
+    assert (dispute["request_id"], found["disputed"], found["agreement"]["pairs"]) == (second, 1, 2)
+    assert {v["name"]: v["label"]["key"] for v in dispute["votes"]} == {"ann": "fraud", "bob": "ok"}
+    ann.label(second, "ok", 403, decides=True)
+    own.label(second, "ok", decides=True)
+    bench.kill()
+    bench.open()
+    bench.wait(12)
+    fold = bench.service.follower.fold
+    assert (fold.outcomes["learned"], fold.panel.disputed(2)) == (2, [])
+    assert fold.panel.reliability()["bob"] > fold.panel.reliability()["ann"]
+    assert [a.label for a in bench.answers() if a.desk.decides] == ["ok"]
+
+
 # --- blind, classes, regression ----------------------------------------------------------------------------------
 
 
