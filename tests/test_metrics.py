@@ -54,7 +54,7 @@ def read(broker, topic):
 
 def unanswered(simulation):
     pending = simulation.service.learner.machine.pending
-    return [request for _, request, _ in simulation.annotator.due if request.request_id in pending]
+    return [request for _, request, *_ in simulation.annotator.due if request.request_id in pending]
 
 
 def disturb(simulation):
