@@ -67,7 +67,7 @@ MAX_MESSAGE = 200
 CONTROL, NEW_CLASS_CONTROL = (
     "label",
     "new_class",
-)  # on a page of Label Studio: the answer, and a class typed in
+)  # Label Studio's names of an answer, and of a class typed in
 
 
 class BadRecord(Exception):  # noqa: N818  the name of the fact, not of the reaction

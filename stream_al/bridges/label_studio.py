@@ -55,6 +55,8 @@ CLOCKS_DIFFER_MS = 3_600_000  # at the first look, by the clock of requests
 SWEEP_MS = 250
 FIRST_WAIT_MS, LONGEST_WAIT_MS = 500, 60_000
 TITLES = 1_000  # of projects a page
+# of tasks, and of the annotations inside them: Label Studio drops what is not named here on both levels
+FIELDS = "id,meta,annotations,result,was_cancelled,ground_truth,completed_by,created_at,updated_at"
 
 
 class LabelStudioTask(Closeable):
@@ -131,22 +133,22 @@ class LabelStudioTask(Closeable):
         member.fence_predecessors()
         member.seek(self.ledger, self.follower.position())
         t = self.settings.topics
-        begins, ends = self.broker.begins, self.broker.ends
-        self.requests = self.broker.reader(_places(t.labels_requested, begins(t.labels_requested)))
-        self.labels = self.broker.reader(_places(t.labels, begins(t.labels)))
-        self.ends = {
-            tp: end
-            for topic in (t.labels_requested, t.labels)
-            for tp, end in _places(topic, ends(topic)).items()
-        }
+        self.requests = self._reader(t.labels_requested)
+        self.labels = self._reader(t.labels)
+        for topic in (t.labels_requested, t.labels):
+            self.ends |= _places(topic, self.broker.ends(topic))
         self.table = StudioTable()
         log.info("at work", url=self.client.url)
+
+    def _reader(self, topic: str) -> Reader:
+        return self.broker.reader(_places(topic, self.broker.begins(topic)))
 
     def _stand_by(self) -> None:
         for reader in (self.requests, self.labels):
             if reader is not None:
                 reader.close()
         self.requests = self.labels = self.table = self.round = None
+        self.ends = {}
         self.settled = False
         self.swept_at = -1
         self.project = self.since_ms = 0
@@ -398,7 +400,7 @@ class LabelStudioTask(Closeable):
             {
                 "project": self.project,
                 "fields": "all",
-                "include": "id,meta,annotations",
+                "include": FIELDS,
                 "page_size": PAGE,
                 "query": json.dumps(query),
             },
