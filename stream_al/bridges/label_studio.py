@@ -278,7 +278,9 @@ class LabelStudioTask(Closeable):
         """Find the project, or make it."""
         try:
             version = str(self.client.get("/api/version")["release"])
-        except (Refused, KeyError, TypeError):
+        except (Refused, KeyError, TypeError) as why:
+            if isinstance(why, Refused) and why.status >= 500:
+                raise
             self._deny(f"{self.client.url} is no Label Studio: it has no /api/version", "label_studio.url")
         yield
         self.client.get("/api/current-user/whoami")
