@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -132,16 +133,19 @@ def result(choice=None, typed=None, number=None):
 
 
 def migrated(program: Path, folder: Path):
-    """Make a data folder that a start needs not migrate, once; it is complete where it stands."""
-    if not folder.exists():
-        half = folder.with_name(f"{folder.name}-{os.getpid()}")
-        studio = Studio(program, half)
-        try:
-            studio.start()
-        finally:
-            studio.stop()
-        (half / "log.txt").unlink()
-        half.rename(folder)
+    """Return a data folder that a start needs not migrate: made once, whoever else waits for it."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            half = folder.with_name("half")
+            shutil.rmtree(half, ignore_errors=True)
+            studio = Studio(program, half)
+            try:
+                studio.start()
+            finally:
+                studio.stop()
+            (half / "log.txt").unlink()
+            half.rename(folder)
     return folder
 
 
