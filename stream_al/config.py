@@ -481,6 +481,16 @@ def _studio_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _studio_project(project: object) -> object:
+    if isinstance(project, bool) or not isinstance(project, str | int):
+        raise ValueError(f"{problems.shown(project)} is no project; write its title, or its number")  # noqa: TRY004
+    if isinstance(project, int) and project < 1:
+        raise ValueError(f"{project} is not the number of a project; the first is 1")
+    if isinstance(project, str) and not 3 <= len(project) <= 50:
+        raise ValueError(f"{project!r} is no title; Label Studio allows 3 to 50 characters")
+    return project
+
+
 class LabelStudio(Section):
     """The bridge to Label Studio (stream-al label-studio)."""
 
@@ -499,7 +509,7 @@ class LabelStudio(Section):
         description="A file that holds the token, read at the start; for secrets that are mounted.",
         examples=["/run/secrets/label-studio"],
     )
-    project: Annotated[str, Field(min_length=3, max_length=50)] | Annotated[int, Field(ge=1)] = Field(
+    project: Annotated[str | int, BeforeValidator(_studio_project)] = Field(
         default="stream-al",
         description="Title of the project, which is made where there is none; or the number of one that is there.",
         examples=["stream-al"],

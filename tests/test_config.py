@@ -370,8 +370,9 @@ def test_the_token_of_label_studio_is_secret_and_the_file_it_stands_in_is_not():
         ("url=http://ann:hunter2@studio", "credentials do not belong in the address"),
         ("url='http://studio/?next=1'", "is more than an address"),
         ("url='http://stu dio'", "is more than an address"),
-        ("project=ab", "label_studio.project: "),
-        ("project=0", "label_studio.project: "),
+        ("project=ab", "label_studio.project: 'ab' is no title; Label Studio allows 3 to 50 characters"),
+        ("project=0", "label_studio.project: 0 is not the number of a project"),
+        ("project=true", "label_studio.project: true is no project; write its title, or its number"),
         ("{token: hunter2, token_file: x}", "token and token_file are both written"),
     ],
 )
