@@ -20,7 +20,7 @@ def label_studio(config: ConfigFile = None, overrides: Overrides = None) -> None
     The token stands in STREAM_AL_LABEL_STUDIO__TOKEN or in the file label_studio.token_file.
 
     Start it beside the service, as often as you like: one works and the others stand by. Whatever is killed or away, no
-    request becomes two tasks and no answer is lost. It keeps nothing on this machine.
+    request becomes two tasks and no answer is lost.
     """
     from stream_al.bridges.label_studio import address
     from stream_al.service.loop import Loop

@@ -15,7 +15,8 @@ import pytest
 from stream_al.codec import decode_answer, decode_ledger
 from stream_al.config import load
 from stream_al.service.loop import Service, open_broker
-from stream_al.transport.port import Output, TopicPartition
+from stream_al.transport.port import Output
+from tests.e2e.world import read_all
 from tests.studio.alone import alone
 from tests.studio.server import TOKEN, Relay, fresh, migrated
 
@@ -88,6 +89,7 @@ class World:
         self.service = Service(self.broker, self.settings, "all")
         self.bridge = None
         self.processes = []
+        self.closed = False
 
     def connect(self):
         """Begin with a bridge, or with another."""
@@ -137,13 +139,7 @@ class World:
         return {task["meta"]["id"]: task for task in self.studio.tasks(self.title)}
 
     def records(self, topic):
-        with self.broker.reader(
-            {TopicPartition(topic, p): o for p, o in self.broker.begins(topic).items()}
-        ) as r:
-            found = []
-            while polled := r.poll(5_000, 0.0):
-                found += [record for records in polled.values() for record in records]
-            return found
+        return read_all(self.broker, topic)
 
     def labels(self):
         """Return what stands on ``labels``."""
@@ -165,6 +161,10 @@ class World:
             process.kill()
             process.wait(10)
             process.stdout.close()
+        self.processes = []
+        if self.closed:
+            return
+        self.closed = True
         for service in (self.bridge, self.service):
             if service is not None:
                 service.close()

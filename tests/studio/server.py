@@ -21,7 +21,7 @@ from pathlib import Path
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 ANN = "ann@example.org"
-START_S = 90.0
+START_S = 180.0  # the first start migrates, beside others
 
 
 def free_port():
