@@ -513,7 +513,9 @@ class LabelStudioTask(Closeable):
         for number in list(table.unneeded()):
             path = f"/api/tasks/{number}"
             try:
-                if not self.client.get(path).get("annotations"):
+                annotations = self.client.get(path).get("annotations")
+                yield
+                if not annotations:
                     self.client.call("DELETE", path)
                     self.done["withdrawn"] += 1
             except Refused as why:

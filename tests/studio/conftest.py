@@ -68,7 +68,7 @@ class World:
         tree = {
             "broker.url": f"embedded://{where / 'log.db'}",
             "broker.partitions": 1,
-            "broker.session_timeout_ms": 1_000,
+            "broker.session_timeout_ms": 5_000,  # waited for after a kill; one turn must not last longer
             "state_dir": None,
             "http.port": None,
             "budget.fraction": None,
@@ -116,7 +116,7 @@ class World:
         values = [json.dumps({"id": name, "features": features}).encode() for name, features in rows.items()]
         self.broker.append([Output(topic, value, partition=0) for value in values])
 
-    def until(self, true, seconds=20.0):
+    def until(self, true, seconds=60.0):
         """Let everybody do their rounds until something is true; return it."""
         deadline = time.monotonic() + seconds
         while not (found := true()):

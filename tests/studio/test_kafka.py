@@ -22,20 +22,20 @@ def node():
 
 def test_answers_travel_over_kafka_too(node, world, studio):
     url = f"kafka://{node.bootstrap}"
-    w = world(**{"broker.url": url, "broker.session_timeout_ms": 6_000, "broker.replication_factor": 1})
+    w = world(**{"broker.url": url, "broker.replication_factor": 1})
     w.connect()
     w.feed(rows(6))
     first = [studio.annotate(task, truth(task)) for task in w.tasks(6).values()]
-    w.until(lambda: w.service.follower.fold.outcomes["learned"] == 6, 40)
+    w.until(lambda: w.service.follower.fold.outcomes["learned"] == 6)
     studio.change(first[0], "ok")
-    w.until(lambda: w.ledger("correction"), 40)
+    w.until(lambda: w.ledger("correction"))
     w.connect()
     w.rounds()
     standby = w.process()
     w.bridge.close()
     w.bridge = None
     w.feed(rows(2, first=10))
-    w.until(lambda: len(studio.tasks(w.title)) == 8, 40)
+    w.until(lambda: len(studio.tasks(w.title)) == 8)
     assert set(Counter(task["meta"]["request_id"] for task in studio.tasks(w.title)).values()) == {1}
     assert len(w.labels()) == 7
     assert w.letters() == []
