@@ -8,11 +8,15 @@ ARGS ?=
 LOCK_FLAGS ?=
 UV_VERSION := 0.13.8
 PIP_AUDIT_VERSION := 2.10.1
+STUDIO_VERSION := 1.23.2
 
 BIN := .venv/bin
 # Two stamps: what running needs, and what testing and checking need on top.
 RUNTIME := .venv/.runtime
 DEV := .venv/.dev
+# Label Studio's dependencies are not ours: an environment of its own.
+STUDIO := .venv/label-studio
+STUDIO_LOCK := tests/studio/requirements.lock
 
 # Starting is twice as slow without bytecode.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,18 +28,18 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-slow test-kafka test-browser fuzz soak reliability lint audit docs lock bench clean
+.PHONY: help demo test test-slow test-kafka test-browser test-label-studio fuzz soak reliability lint audit docs lock bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
-	do printf '  make %-12s %s\n' "$$name" "$$text"; done
+	do printf '  make %-17s %s\n' "$$name" "$$text"; done
 
 demo: $(RUNTIME) ## run the whole loop on this machine, with a real data set
 	@$(BIN)/stream-al demo $(ARGS)
 
 # One more than two cores: the tests with processes wait for a third of their time.
 test: $(DEV) ## run the tests that need no Kafka
-	@$(BIN)/python -m pytest -m "not kafka and not browser and not slow" -n 3 $(ARGS)
+	@$(BIN)/python -m pytest -m "not kafka and not browser and not studio and not slow" -n 3 $(ARGS)
 
 test-slow: $(DEV) ## run what takes long: planted bugs, benchmarks in small
 	@$(BIN)/python -m pytest -m "slow and not kafka" -n 3 $(ARGS)
@@ -61,6 +65,11 @@ test-browser: ## drive the label page with a browser (needs Chromium)
 	  STREAM_AL_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser $(ARGS); \
 	fi
 
+# In a network namespace where there is loopback only: nothing is asked of the world, and nothing told.
+test-label-studio: $(DEV) $(STUDIO)/.installed ## run the bridge against a real Label Studio
+	@LABEL_STUDIO_ENVIRONMENT=$(CURDIR)/$(STUDIO) STREAM_AL_REQUIRE_STUDIO=1 \
+	$(BIN)/python -m tests.studio.alone $(BIN)/python -m pytest -m studio tests/studio -n 2 $(ARGS)
+
 fuzz: $(DEV) ## feed 100,000 spoiled payloads to every decoder
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
@@ -71,7 +80,7 @@ FAULTS := artifacts/faults.json
 
 reliability: $(DEV) ## run the tests of faults and write docs/reliability.md from what they tried
 	@rm -f $(FAULTS)
-	@failed=0; $(BIN)/python -m pytest -m "fault and not kafka and not browser" -n 2 --faults $(FAULTS) $(ARGS) || failed=1; \
+	@failed=0; $(BIN)/python -m pytest -m "fault and not kafka and not browser and not studio" -n 2 --faults $(FAULTS) $(ARGS) || failed=1; \
 	$(BIN)/python -m tests.fuzz --faults $(FAULTS) || failed=1; \
 	$(MAKE) --no-print-directory test-kafka ARGS='--faults $(FAULTS)' || failed=1; \
 	$(BIN)/python -m tests.faults $(FAULTS) && test $$failed = 0
@@ -96,13 +105,15 @@ bench: $(DEV) ## run the benchmarks
 	  if [ -e "$$file" ]; then found=1; echo "== $$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; fi; \
 	done; test -n "$$found" || echo "no benchmarks yet"
 
-LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-  --no-emit-index-url --no-emit-find-links $(LOCK_FLAGS) pyproject.toml --extra plots
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-emit-index-url --no-emit-find-links $(LOCK_FLAGS)
+LOCK = $(COMPILE) pyproject.toml --extra plots
 
-lock: $(RUNTIME) ## resolve the dependencies anew into both lock files
+lock: $(RUNTIME) ## resolve the dependencies anew into the lock files
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	@$(LOCK) --output-file requirements.lock
 	@$(LOCK) --extra test --extra quality --constraint requirements.lock --output-file requirements-dev.lock
+	@echo "label-studio==$(STUDIO_VERSION)" | $(COMPILE) - --output-file $(STUDIO_LOCK)
 
 clean: ## delete the environment and all caches, but no data
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
@@ -128,20 +139,24 @@ $(BIN)/python:
 define install
 	@echo "installing $(1)"
 	@if { test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION) 2>/dev/null; } && \
-	  $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode \
-	    -r $(1) 2>.venv/uv.log; then :; \
+	  $(BIN)/uv pip install --quiet --python $(2)/bin/python --require-hashes $(3) -r $(1) 2>.venv/uv.log; then :; \
 	else \
 	  echo "installing $(1) with pip, uv did not succeed (.venv/uv.log)"; \
-	  $(BIN)/python -m pip install --quiet --require-hashes -r $(1); \
+	  $(2)/bin/python -m pip install --quiet --require-hashes -r $(1); \
 	fi
 endef
 
 $(RUNTIME): pyproject.toml requirements.lock | $(BIN)/python
-	$(call install,requirements.lock)
+	$(call install,requirements.lock,.venv,--compile-bytecode)
 	@echo "installing stream-al"
 	@$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 $(DEV): requirements-dev.lock $(RUNTIME)
-	$(call install,requirements-dev.lock)
+	$(call install,requirements-dev.lock,.venv,--compile-bytecode)
+	@touch $@
+
+$(STUDIO)/.installed: $(STUDIO_LOCK) | $(BIN)/python
+	@$(BIN)/python -m venv --clear $(STUDIO)
+	$(call install,$(STUDIO_LOCK),$(STUDIO),)
 	@touch $@

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -68,6 +68,10 @@ LONGEST_LABEL = 1_000
 LONGEST_OPERATION = 64
 LONGEST_NAME = 64  # of a challenger
 MAX_MESSAGE = 200
+CONTROL, NEW_CLASS_CONTROL = (
+    "label",
+    "new_class",
+)  # Label Studio's names of an answer, and of a class typed in
 
 
 class BadRecord(Exception):  # noqa: N818  the name of the fact, not of the reaction
@@ -308,11 +312,16 @@ def encode_request(request: LabelRequest, text: str | None = None, image: str | 
     return msgspec.json.encode({"data": data, "meta": meta, "predictions": predictions})
 
 
+def shown_as(text: str | None, image: str | None) -> str:
+    """Return which part of a task the answer belongs to, where these features are shown as such."""
+    return "text" if text else "image" if image else "features"
+
+
 def _predictions(model: Shown, text: str | None, image: str | None) -> list[dict[str, Any]]:
-    to_name = "text" if text else "image" if image else "features"
+    to_name = shown_as(text, image)
     if model.value is not None:
         number = {
-            "from_name": "label",
+            "from_name": CONTROL,
             "to_name": to_name,
             "type": "number",
             "value": {"number": model.value},
@@ -321,7 +330,7 @@ def _predictions(model: Shown, text: str | None, image: str | None) -> list[dict
     if model.label is None:
         return []
     choice = {
-        "from_name": "label",
+        "from_name": CONTROL,
         "to_name": to_name,
         "type": "choices",
         "value": {"choices": [model.label]},
@@ -454,7 +463,16 @@ def _at_desk(value: object) -> AtDesk | None:
 
 def _label_studio(wire: _Answer, task: Task) -> Answer:
     annotation = wire.annotation or (wire.annotations or [{}])[-1]
-    asked = wire.task or {"data": wire.data, "meta": wire.meta}
+    return annotated(wire.task or {"data": wire.data, "meta": wire.meta}, annotation, task)
+
+
+def annotated(asked: Mapping[str, Any], annotation: Mapping[str, Any], task: Task) -> Answer:
+    """Return what an annotation of Label Studio says about the request that its task, ``asked``, was made from.
+
+    Raises
+    ------
+    BadRecord
+    """
     meta, data = _mapping(asked.get("meta")), _mapping(asked.get("data"))
     name = meta.get("id", data.get("id"))
     if not isinstance(name, str):
@@ -516,15 +534,16 @@ def check_class(label: Label) -> None:
         raise BadRecord("wrong_type", "label: the number is too large to be a class")
 
 
-def _results(annotation: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield what an annotation holds, one mapping a control of the label page."""
+def _results(annotation: Mapping[str, Any]) -> list[tuple[object, Mapping[str, Any]]]:
+    """Return what an annotation holds: name and value of each control of the label page, ``label`` first."""
     results = annotation.get("result")
-    for result in results if isinstance(results, list) else ():
-        yield _mapping(_mapping(result).get("value"))
+    named = [_mapping(result) for result in (results if isinstance(results, list) else ())]
+    found = [(result.get("from_name"), _mapping(result.get("value"))) for result in named]
+    return sorted(found, key=lambda control: control[0] != CONTROL)
 
 
 def _number(annotation: Mapping[str, Any]) -> Value:
-    for value in _results(annotation):
+    for _, value in _results(annotation):
         number = value.get("number")
         if isinstance(number, int | float):
             _check_number(number)
@@ -533,15 +552,24 @@ def _number(annotation: Mapping[str, Any]) -> Value:
 
 
 def _choice(annotation: Mapping[str, Any]) -> Label:
-    for value in _results(annotation):
-        choices = value.get("choices")
-        if isinstance(choices, list) and choices and isinstance(choices[0], str):
-            label = label_of(choices[0])
+    """Return the class an annotation names: one that was typed in, before what may have been chosen for the person."""
+    results = _results(annotation)
+    typed = [value.get("text") for name, value in results if name == NEW_CLASS_CONTROL]
+    chosen = [value.get("choices") for _, value in results]
+    for texts in (*(_stripped(text) for text in typed), *chosen):
+        if isinstance(texts, list) and texts and isinstance(texts[0], str):
+            label = label_of(texts[0])
             check_class(label)
             if isinstance(label, str) and _has_surrogates(label):
                 raise BadRecord("wrong_type", "annotation: the choice is not Unicode text")
             return label
     raise BadRecord("wrong_type", "annotation: no choice in its result")
+
+
+def _stripped(texts: object) -> list[str]:
+    """Return what stands in a text field, without white space around it and without nothing."""
+    found = texts if isinstance(texts, list) else [texts]
+    return [text.strip() for text in found if isinstance(text, str) and text.strip()]
 
 
 # --- what the service writes and reads back --------------------------------------------------------------------
@@ -686,6 +714,7 @@ def _plain(answer: Answer) -> dict[str, Any]:
 
 
 __all__ = [
-    "BadRecord", "SampleDecoder", "answer_bytes", "check_class", "dead_letter", "decode_answer", "decode_ledger",
-    "decode_report", "decode_request", "encode", "encode_request",
+    "CONTROL", "NEW_CLASS_CONTROL", "BadRecord", "SampleDecoder", "annotated", "answer_bytes", "check_class",
+    "dead_letter", "decode_answer", "decode_ledger", "decode_report", "decode_request", "encode", "encode_request",
+    "shown_as",
 ]  # fmt: skip

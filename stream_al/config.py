@@ -535,6 +535,75 @@ class Desk(Section):
         return {} if people is None else people
 
 
+def _studio_url(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if scheme not in {"http", "https"} or not separator or not rest.strip("/"):
+        raise ValueError(
+            f"{problems.masked_url(url)!r} is not an address; write for example http://127.0.0.1:8080"
+        )
+    if "@" in rest.partition("/")[0]:
+        raise ValueError("credentials do not belong in the address; write label_studio.token")
+    if not re.fullmatch(r"[!-~]+", rest) or "?" in rest or "#" in rest:
+        raise ValueError(f"{url!r} is more than an address; write for example http://127.0.0.1:8080")
+    return url.rstrip("/")
+
+
+def _studio_project(project: object) -> object:
+    if isinstance(project, bool) or not isinstance(project, str | int):
+        raise ValueError(f"{problems.shown(project)} is no project; write its title, or its number")  # noqa: TRY004
+    if isinstance(project, int) and project < 1:
+        raise ValueError(f"{project} is not the number of a project; the first is 1")
+    if isinstance(project, str) and not 3 <= len(project) <= 50:
+        raise ValueError(f"{project!r} is no title; Label Studio allows 3 to 50 characters")
+    return project
+
+
+class LabelStudio(Section):
+    """The bridge to Label Studio (stream-al label-studio)."""
+
+    url: Annotated[str, AfterValidator(_studio_url)] | None = Field(
+        default=None, description="Where Label Studio is; null: nowhere.", examples=["http://127.0.0.1:8080"]
+    )
+    token: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A token of Label Studio (Account & Settings), of either kind; best written as "
+        "STREAM_AL_LABEL_STUDIO__TOKEN in the environment.",
+        examples=["eyJ..."],
+    )
+    token_file: Annotated[Path, Field(strict=False)] | None = Field(
+        default=None,
+        description="A file that holds the token, read at the start; for secrets that are mounted.",
+        examples=["/run/secrets/label-studio"],
+    )
+    project: Annotated[str | int, BeforeValidator(_studio_project)] = Field(
+        default="stream-al",
+        description="Title of the project, which is made where there is none; or the number of one that is there.",
+        examples=["stream-al"],
+    )
+    batch: int = Field(default=100, ge=1, le=10_000, description="Import at most so many tasks at once.")
+    poll_s: float = Field(
+        default=5.0, ge=0.1, le=3_600, description="Ask Label Studio for new answers every so many seconds."
+    )
+    guess: bool = Field(
+        default=True,
+        description="Show the model's guess to annotators; it is quick to accept, also where it is wrong.",
+    )
+    port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="Port of the bridge's own metrics and health, on http.host; 0: any free one; null: off.",
+        examples=[9109],
+    )
+
+    @model_validator(mode="after")
+    def _one_token(self) -> Self:
+        if self.token is not None and self.token_file is not None:
+            raise ValueError("token and token_file are both written; keep one of them")
+        return self
+
+
 class Http(Section):
     """Metrics, health and the label page, on one port."""
 
@@ -602,6 +671,7 @@ class Settings(Section):
     scorer: Scorer = Scorer()
     learner: Learner = Learner()
     desk: Desk = Desk()
+    label_studio: LabelStudio = LabelStudio()
     state_dir: Annotated[Path, Field(strict=False)] | None = Field(
         default=Path(".stream-al/state"),
         description="Directory of snapshots, a cache that may be deleted at any time; null: none, the ledger "

@@ -118,8 +118,9 @@ def from_assignment(text: str) -> Tree:
 
 
 def is_secret(key: object) -> bool:
-    """Tell whether values under this key must not be shown (``sasl_plain_password``, ``token``, ...)."""
-    return isinstance(key, str) and _SECRET.search(key.replace("-", "_").lower()) is not None
+    """Tell whether values under this key must not be shown (``sasl_plain_password``, ``token``; no ``token_file``)."""
+    name = key.replace("-", "_").lower() if isinstance(key, str) else ""
+    return _SECRET.search(name) is not None and not name.endswith("_file")
 
 
 def secret_keys(value: object, path: str = "") -> Iterator[str]:

@@ -326,6 +326,21 @@ def test_label_studio_payloads():
 
 
 @pytest.mark.parametrize(
+    ("text", "label"),
+    [(["mule"], "mule"), ([" 1 "], 1), ("mule", "mule"), ([" "], "ok"), ([], "ok"), ([3], "ok")],
+)
+def test_a_class_typed_in_label_studio_counts_before_a_choice_that_may_be_the_guess(text, label):
+    result = [
+        {"from_name": "sure", "value": {"choices": ["very"]}},
+        {"from_name": "note", "value": {"text": ["a note"]}},
+        {"from_name": "label", "value": {"choices": ["ok"]}},
+        {"from_name": "new_class", "value": {"text": text}},
+    ]
+    asked = json.loads(encode_request(REQUEST))
+    assert answer({"annotation": {"result": result}, "task": asked}).label == label
+
+
+@pytest.mark.parametrize(
     "result",
     [5, "x", None, [3], [{"value": {"choices": ['"\\ud800"']}}], [{"value": {"choices": ["a" * 2000]}}]],
 )

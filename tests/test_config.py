@@ -354,6 +354,42 @@ def test_secrets_are_not_shown():
     assert settings.broker.client["sasl_plain_password"] == "hunter2"
 
 
+def test_the_token_of_label_studio_is_secret_and_the_file_it_stands_in_is_not():
+    settings = load(None, environ={"STREAM_AL_LABEL_STUDIO__TOKEN": "0123"})
+    assert settings.label_studio.token == "0123"
+    assert show(settings)["label_studio"]["token"] == "***"
+    settings = load(None, ["label_studio.token_file=/run/secrets/token"])
+    assert show(settings)["label_studio"]["token_file"] == "/run/secrets/token"
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("url=studio:8080", "label_studio.url: 'studio:8080' is not an address"),
+        ("url=http://", "is not an address; write for example http://127.0.0.1:8080"),
+        ("url=http://ann:hunter2@studio", "credentials do not belong in the address"),
+        ("url='http://studio/?next=1'", "is more than an address"),
+        ("url='http://stu dio'", "is more than an address"),
+        ("project=ab", "label_studio.project: 'ab' is no title; Label Studio allows 3 to 50 characters"),
+        ("project=0", "label_studio.project: 0 is not the number of a project"),
+        ("project=true", "label_studio.project: true is no project; write its title, or its number"),
+        ("{token: hunter2, token_file: x}", "token and token_file are both written"),
+    ],
+)
+def test_wrong_settings_of_the_bridge_are_named(written, says):
+    where = "label_studio=" if written.startswith("{") else "label_studio."
+    with pytest.raises(ConfigError) as raised:
+        load(None, [where + written], environ={})
+    assert says in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_the_address_of_label_studio_may_have_a_path():
+    assert (
+        load(None, ["label_studio.url=https://tools/ls/"], environ={}).label_studio.url == "https://tools/ls"
+    )
+
+
 @pytest.mark.parametrize("secret", ["0123", "#a", "a: b", "'", "null", " x", "[", "@", ""])
 def test_a_secret_outside_the_file_is_taken_as_it_stands(secret):
     environ = {"STREAM_AL_BROKER__CLIENT__SASL_PLAIN_PASSWORD": secret}

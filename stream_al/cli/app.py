@@ -10,6 +10,7 @@ import typer
 
 from stream_al import __version__
 from stream_al.cli import (
+    bridging,
     checking,
     config_verbs,
     dead,
@@ -61,6 +62,7 @@ def _add(to: typer.Typer, verb: Callable[..., Any], examples: str, name: str | N
 
 
 _add(app, running.run, running.RUN_EXAMPLES)
+_add(app, bridging.label_studio, bridging.LABEL_STUDIO_EXAMPLES, "label-studio")
 _add(app, demo.demo, demo.DEMO_EXAMPLES)
 _add(app, simulating.simulate, simulating.SIMULATE_EXAMPLES)
 _add(app, checking.check, checking.CHECK_EXAMPLES)

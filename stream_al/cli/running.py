@@ -73,7 +73,7 @@ def run(
     serve(settings, role, Loop.install_signals)
 
 
-def serve(settings: Settings, role: Role, prepare: Callable[[Loop], None]) -> None:
+def serve(settings: Settings, role: Role | Literal["label-studio"], prepare: Callable[[Loop], None]) -> None:
     """Run the service in this process until it is told to stop; ``prepare`` says how it is told."""
     import sys
 
@@ -106,7 +106,7 @@ def serve(settings: Settings, role: Role, prepare: Callable[[Loop], None]) -> No
             room.close()
 
 
-def _room(settings: Settings, role: Role) -> DeskRoom | None:
+def _room(settings: Settings, role: Role | Literal["label-studio"]) -> DeskRoom | None:
     """Return where people answer; None where nobody could reach it."""
     if role not in ("desk", "all"):
         return None

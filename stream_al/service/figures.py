@@ -200,6 +200,8 @@ def _why_not(service: Service) -> str:
     joining = [name for name, task in tasks.items() if task is not None and not task.ready]
     if not joining and service.desk is not None:
         return f"the desk is {service.desk.room.why_not}"
+    if not joining and service.bridge is not None:
+        return service.bridge.why_not
     return f"joining the group of the {' and the '.join(joining)}"
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 import structlog
 
+from stream_al.bridges.label_studio import LabelStudioTask
 from stream_al.config import USUAL_BYTES, Settings, largest_message
 from stream_al.core.fold import KEEP_CLOSED_MS
 from stream_al.service.agreement import Agreement, Diverged
@@ -33,7 +34,7 @@ from stream_al.transport.port import Broker, Closeable, TopicSpec, Unavailable
 
 log = structlog.get_logger("stream_al.service")
 
-Role = Literal["scorer", "learner", "desk", "all"]
+Role = Literal["scorer", "learner", "desk", "all", "label-studio"]  # the last one has a verb of its own
 DAY_MS = 86_400_000
 IDLE_S = 0.05
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
@@ -149,11 +150,14 @@ class Service(Closeable):
         self.desk: DeskTask | None = None
         if role == "desk" or (role == "all" and room is not None):
             self.desk = DeskTask(broker, settings, self.follower, clock, room)
+        self.bridge: LabelStudioTask | None = None
+        if role == "label-studio":
+            self.bridge = LabelStudioTask(broker, settings, self.follower, clock)
 
     @property
-    def tasks(self) -> list[ScorerTask | LearnerTask | DeskTask]:
+    def tasks(self) -> list[ScorerTask | LearnerTask | DeskTask | LabelStudioTask]:
         """The roles that this process plays."""
-        return [task for task in (self.scorer, self.learner, self.desk) if task is not None]
+        return [task for task in (self.scorer, self.learner, self.desk, self.bridge) if task is not None]
 
     def turn(self, timeout_s: float = 0.0) -> int:
         """Let each role do one round; return what was handled."""
@@ -166,6 +170,8 @@ class Service(Closeable):
             done += self.follower.advance(timeout_s=timeout_s)
         if self.desk is not None:
             done += self.desk.turn()
+        if self.bridge is not None:
+            done += self.bridge.turn()
         return done
 
     @property
