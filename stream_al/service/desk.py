@@ -54,7 +54,7 @@ class DeskPicture:
     """What the owner sees of the service, taken by its loop.
 
     ``limits`` and ``spent`` by window; ``reliability`` by annotator; ``alike`` requests were closed by the answer to
-    another; drift marks are counts of samples at which an alarm came.
+    another; ``saved`` tells what asking saved, None without a random twin; drift marks are counts of samples at which an alarm came.
     """
 
     limits: dict[str, float] = field(default_factory=dict)
@@ -67,6 +67,7 @@ class DeskPicture:
     warming: bool = True
     reliability: dict[str, float] = field(default_factory=dict)
     alike: int = 0
+    saved: str | None = None
 
 
 class DeskRoom(Closeable):
@@ -434,6 +435,7 @@ class DeskTask(Closeable):
             warming=fold.warming,
             reliability=fold.panel.reliability(),
             alike=fold.outcomes["alike"],
+            saved=None if (saved := fold.contest.saved()) is None else str(saved),
         )
 
     def abandon(self) -> None:

@@ -356,6 +356,7 @@ class _Api:
                 samples=picture.samples,
                 labels=picture.labels,
                 warming=picture.warming,
+                saved=picture.saved,
                 accuracy=forms.between_of(picture.accuracy),
                 history=[
                     forms.Stretch(samples=p.samples, accuracy=forms.between_of(p.accuracy))

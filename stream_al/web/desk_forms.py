@@ -316,9 +316,9 @@ class Figures(BaseModel):
     samples: int
     labels: int
     warming: bool
-    saved: Between | None = Field(
+    saved: str | None = Field(
         default=None,
-        description="Labels saved against asking at random, as a share; null where nobody measures it.",
+        description="How many labels asking at random needs for each that was asked for, in words; null without a random twin.",
     )
     accuracy: Between | None
     history: list[Stretch]
