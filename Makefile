@@ -86,10 +86,13 @@ audit: | $(BIN)/python ## ask the advisory sources about the locked dependencies
 	  .venv/audit/bin/python -m pip install --quiet pip-audit==$(PIP_AUDIT_VERSION); }
 	@.ci/audit .venv/audit/bin/pip-audit requirements.lock requirements-dev.lock
 
-docs: $(RUNTIME) ## write the generated files again: config.yaml and the references in docs/
+docs: $(RUNTIME) ## write the generated files again: config.yaml, references, schemas, Kubernetes' rules
 	@$(BIN)/python -m stream_al.config_doc
 	@$(BIN)/python -m stream_al.metrics
 	@$(BIN)/python -m stream_al.cli.reference
+	@$(BIN)/python -m stream_al.asyncapi
+	@$(BIN)/python -m stream_al.web.openapi
+	@$(BIN)/python docker/kubernetes/generate.py
 
 bench: $(DEV) ## run the benchmarks
 	@found=; for file in benchmarks/[a-z]*.py; do \

@@ -41,6 +41,7 @@ LAYERS = (
         "bridges",
         "demo",
         "annotator",
+        "asyncapi",
         "datasets",
         "logs",
         "scan",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -19,11 +20,13 @@ from stream_al.config import ConfigError, Settings, load
 from stream_al.service.loop import Role
 from stream_al.web.access import is_local
 from stream_al.web.app import PAGES
+from tests.outside import npm
 
 ROOT = Path(__file__).parent.parent
 KUBERNETES = ROOT / "docker" / "kubernetes"
 OVERLAYS = ("plain", "production")
 DRAIN_S = 10
+EXTENSIONS = {"keda.sh", "monitoring.coreos.com"}
 STORED = MappingProxyType({"username": "stream-al", "password": "0123456789", "ca.crt": "..."})
 
 rendering = pytest.mark.skipif(not shutil.which("kubectl"), reason="needs kubectl")
@@ -36,7 +39,10 @@ def documents(path):
 @functools.cache
 def rendered(overlay):
     done = subprocess.run(
-        ["kubectl", "kustomize", KUBERNETES / "overlays" / overlay], capture_output=True, text=True, timeout=30
+        ["kubectl", "kustomize", KUBERNETES / "overlays" / overlay],
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert done.returncode == 0, done.stderr
     return [found for found in yaml.safe_load_all(done.stdout) if found]
@@ -47,7 +53,12 @@ def of(kind, found):
 
 
 def base():
-    return [found for path in sorted((KUBERNETES / "base").glob("[!k]*.yaml")) if path.name != "config.yaml" for found in documents(path)]
+    return [
+        found
+        for path in sorted((KUBERNETES / "base").glob("[!k]*.yaml"))
+        if path.name != "config.yaml"
+        for found in documents(path)
+    ]
 
 
 BASE = base()
@@ -164,7 +175,9 @@ def test_selectors_find_their_pods():
     labels = [d["spec"]["template"]["metadata"]["labels"] for d in DEPLOYMENTS.values()]
     assert all(d["spec"]["selector"]["matchLabels"] in labels for d in DEPLOYMENTS.values())
     assert all(s["spec"]["selector"] in labels for s in of("Service", BASE).values())
-    assert all(p["spec"]["selector"]["matchLabels"] in labels for p in of("PodDisruptionBudget", BASE).values())
+    assert all(
+        p["spec"]["selector"]["matchLabels"] in labels for p in of("PodDisruptionBudget", BASE).values()
+    )
     for service in of("Service", BASE).values():
         assert service["spec"]["ports"] == [{"name": "http", "port": 9108, "targetPort": "http"}]
 
@@ -267,7 +280,9 @@ def test_prometheus_finds_every_service_under_the_name_that_rules_expect():
     assert {n for n, s in services.items() if wanted <= s["metadata"]["labels"].items()} == services.keys()
     assert monitor["endpoints"][0]["port"] == "http"
     assert monitor["endpoints"][0]["path"] in PAGES
-    jobs = set(re.findall(r'job=~"([^"]+)"', yaml.safe_dump(of("PrometheusRule", found)["stream-al"], width=1000)))
+    jobs = set(
+        re.findall(r'job=~"([^"]+)"', yaml.safe_dump(of("PrometheusRule", found)["stream-al"], width=1000))
+    )
     assert jobs
     assert all(re.fullmatch(job, name) for job in jobs for name in services)
 
@@ -279,8 +294,47 @@ def test_kubernetes_would_take_it(overlay):
     validate = pytest.importorskip("kubernetes_validate")
     known = 0
     for resource in rendered(overlay):
-        if resource["apiVersion"].split("/")[0] in {"keda.sh", "monitoring.coreos.com"}:
-            continue  # their definitions are in the cluster; see test_documents
+        if resource["apiVersion"].split("/")[0] in EXTENSIONS:
+            continue
         validate.validate(resource, "1.32", strict=True)
         known += 1
     assert known > 10
+
+
+CRDS = """
+import * as keda from '@kubernetes-models/keda/keda.sh/v1alpha1';
+import * as prometheus from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1';
+import {readFileSync} from 'node:fs';
+for (const found of JSON.parse(readFileSync(0))) {
+  const Kind = keda[found.kind] ?? prometheus[found.kind];
+  try { new Kind(found).validate(); console.log('ok'); } catch (problem) { console.log(problem.message); }
+}
+"""
+
+
+@rendering
+@pytest.mark.slow
+def test_what_extends_kubernetes_is_as_its_definitions_say(tmp_path):
+    npm(tmp_path, "@kubernetes-models/keda@0.4.2", "@kubernetes-models/prometheus-operator@6.0.0")
+    (tmp_path / "check.mjs").write_text(CRDS)
+    extra = [one for one in rendered("production") if one["apiVersion"].split("/")[0] in EXTENSIONS]
+    assert {one["kind"] for one in extra} == {
+        "ScaledObject",
+        "TriggerAuthentication",
+        "ServiceMonitor",
+        "PrometheusRule",
+    }
+    spoiled = json.loads(json.dumps(of("ScaledObject", extra)["stream-al-scorer"]))
+    spoiled["spec"]["triggers"][0]["metadata"]["lagThreshold"] = 10
+    done = subprocess.run(
+        ["node", "check.mjs"],
+        cwd=tmp_path,
+        input=json.dumps([*extra, spoiled]),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    *good, bad = done.stdout.splitlines()
+    assert good == ["ok"] * len(extra)
+    assert "lagThreshold must be string" in bad

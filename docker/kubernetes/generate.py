@@ -1,6 +1,6 @@
 """Writes the alerts of ``docker/prometheus/rules.yml`` as a PrometheusRule; a test holds the committed copy equal.
 
-    python docker/kubernetes/generate.py
+python docker/kubernetes/generate.py
 """
 
 from __future__ import annotations
