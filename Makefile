@@ -24,7 +24,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-slow test-kafka test-browser fuzz soak reliability lint audit docs lock bench clean
+.PHONY: help demo test test-slow test-kafka test-browser fuzz soak reliability lint audit docs site lock bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -94,18 +94,29 @@ docs: $(RUNTIME) ## write the generated files again: config.yaml, references, sc
 	@$(BIN)/python -m stream_al.web.openapi
 	@$(BIN)/python docker/kubernetes/generate.py
 
+SITE := .venv/site
+
+# MkDocs has an environment of its own: the service does not need it. With --quiet it would not count warnings.
+site: | $(BIN)/python ## write the documentation as a site, into build/site
+	@test -x $(SITE)/bin/mkdocs && cmp -s requirements-site.lock $(SITE)/lock || { $(BIN)/python -m venv --clear $(SITE) && \
+	  $(SITE)/bin/python -m pip install --quiet --require-hashes -r requirements-site.lock && \
+	  cp requirements-site.lock $(SITE)/lock; }
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict $(ARGS)
+
 bench: $(DEV) ## run the benchmarks
 	@found=; for file in benchmarks/[a-z]*.py; do \
 	  if [ -e "$$file" ]; then found=1; echo "== $$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; fi; \
 	done; test -n "$$found" || echo "no benchmarks yet"
 
-LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-  --no-emit-index-url --no-emit-find-links $(LOCK_FLAGS) pyproject.toml --extra plots
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-emit-index-url --no-emit-find-links $(LOCK_FLAGS)
+LOCK = $(COMPILE) pyproject.toml --extra plots
 
-lock: $(RUNTIME) ## resolve the dependencies anew into both lock files
+lock: $(RUNTIME) ## resolve the dependencies anew into the lock files
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	@$(LOCK) --output-file requirements.lock
 	@$(LOCK) --extra test --extra quality --constraint requirements.lock --output-file requirements-dev.lock
+	@$(COMPILE) --group site --output-file requirements-site.lock
 
 clean: ## delete the environment and all caches, but no data
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -115,12 +115,16 @@ class LabelStudioTask(msgspec.Struct):
     meta: dict[str, Any]
 
 
+_REQUESTS = (
+    "The samples chosen for labelling. Read it with isolation.level=read_committed. A message without a value withdraws"
+    " the request that its header names, or all open ones of the id that is its key."
+)
+
 # channel: what it is for, the messages, whether stream-al receives or sends them
 _CHANNELS: dict[str, tuple[str, tuple[type, ...], tuple[str, ...]]] = {
     "samples": ("The stream. It belongs to its producers and is only read.", (SampleMessage,), ("receive",)),
     "labels_requested": (
-        "The samples chosen for labelling. Read it with isolation.level=read_committed. A message without a value"
-        " withdraws the request that its header names, or all open ones of the id that is its key.",
+        _REQUESTS,
         (LabelRequestTask,),
         ("send",),
     ),

@@ -49,7 +49,7 @@ OURS = {
 }
 NOT_READ = {"schema", "predictions"}  # they are for others
 
-LATEST = sorted(HERE.glob("*.jsonl"))[-1]
+LATEST = max(HERE.glob("*.jsonl"))
 FIXTURES = [
     pytest.param(kind, record, id=f"{number}-{kind}")
     for number, (kind, record, _) in enumerate(
