@@ -84,7 +84,7 @@ lint: $(DEV) ## check style, format and types
 audit: | $(BIN)/python ## ask the advisory sources about the locked dependencies (needs the internet)
 	@test -x .venv/audit/bin/pip-audit || { $(BIN)/python -m venv .venv/audit && \
 	  .venv/audit/bin/python -m pip install --quiet pip-audit==$(PIP_AUDIT_VERSION); }
-	@.ci/audit .venv/audit/bin/pip-audit requirements.lock requirements-dev.lock
+	@.ci/audit .venv/audit/bin/pip-audit requirements.lock requirements-dev.lock requirements-site.lock
 
 docs: $(RUNTIME) ## write the generated files again: config.yaml, references, schemas, Kubernetes' rules
 	@$(BIN)/python -m stream_al.config_doc
