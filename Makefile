@@ -24,7 +24,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-slow test-kafka test-browser fuzz soak reliability lint audit docs site lock bench clean
+.PHONY: help demo test test-slow test-kafka test-browser fuzz soak reliability lint audit docs lock bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -95,6 +95,7 @@ docs: $(RUNTIME) ## write the generated files again: config.yaml, references, sc
 	@$(BIN)/python docker/kubernetes/generate.py
 
 SITE := .venv/site
+.PHONY: site
 
 # MkDocs has an environment of its own: the service does not need it. With --quiet it would not count warnings.
 site: | $(BIN)/python ## write the documentation as a site, into build/site

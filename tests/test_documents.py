@@ -14,70 +14,50 @@ import yaml
 from stream_al import asyncapi, config, config_doc
 from stream_al.codec import BadRecord
 from stream_al.web import openapi
-from tests.compat.fixtures import HERE, parsed, read
+from tests.compat.fixtures import read, records
 from tests.outside import npm
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = asyncapi.document()
 ASYNCAPI_SPECS = "@asyncapi/specs@6.11.1"
 
-# what the fixtures call it, and the message that it is
-MESSAGES = {
+SCHEMAS = DOCUMENT["components"]["schemas"]
+RECORDS = {
+    schema["properties"]["kind"]["const"]: name
+    for name, schema in SCHEMAS.items()
+    if "kind" in schema["properties"]
+}
+# what the examples call it, and the message that it is
+MESSAGES = RECORDS | {
     "sample": "SampleMessage", "request": "LabelRequestTask", "answer": "LabelMessage", "number": "LabelMessage",
     "skipped answer": "LabelMessage", "annotation": "LabelStudioAnnotation", "annotated task": "LabelStudioTask",
-    "withdrawal": "Withdrawal", "dead letter": "DeadLetter", "tally": "Tally", "observe": "Observe",
-    "rebuild": "Rebuild", "genesis": "Genesis", "budget": "Budget", "label": "Learned", "unsolicited": "Unsolicited",
-    "skip": "Skipped", "expire": "Expired", "correction": "Correction", "bucket": "Bucket", "grant": "Grant",
-    "probe": "Probe", "prediction": "Prediction",
+    "withdrawal": "Withdrawal", "dead letter": "DeadLetter", "prediction": "Prediction",
 }  # fmt: skip
-OURS = {
-    "request",
-    "tally",
-    "prediction",
-    "observe",
-    "rebuild",
-    "genesis",
-    "budget",
-    "label",
-    "unsolicited",
-    "skip",
-    "expire",
-    "correction",
-    "bucket",
-    "grant",
-    "probe",
-}
+OURS = {"request", "prediction", *RECORDS}
 NOT_READ = {"schema", "predictions"}  # they are for others
 
-LATEST = max(HERE.glob("*.jsonl"))
-FIXTURES = [
+EXAMPLES = [
     pytest.param(kind, record, id=f"{number}-{kind}")
-    for number, (kind, record, _) in enumerate(
-        map(parsed, LATEST.read_text(encoding="utf-8").splitlines()), 1
-    )
+    for number, (kind, record) in enumerate(records())
     if kind in MESSAGES
 ]
 
 
 def validator(kind, *, closed=False):
     """Return what checks a message; where closed, also that it has no fields beside those described."""
-    schemas = deepcopy(DOCUMENT["components"]["schemas"])
+    schemas = deepcopy(SCHEMAS)
     for schema in schemas.values() if closed else ():
         schema.setdefault("additionalProperties", False)
     payload = DOCUMENT["components"]["messages"][MESSAGES[kind]]["payload"]
-    return jsonschema_rs.Draft7Validator(
-        {**payload, "components": {"schemas": schemas}}
-        if "$ref" not in payload
-        else {"allOf": [payload], "components": {"schemas": schemas}}
-    )
+    return jsonschema_rs.Draft7Validator({"allOf": [payload], "components": {"schemas": schemas}})
 
 
-def test_every_message_has_fixtures_and_every_fixture_its_message():
-    assert {fixture.values[0] for fixture in FIXTURES} == MESSAGES.keys()
+def test_every_message_has_an_example():
+    assert {example.values[0] for example in EXAMPLES} == MESSAGES.keys()
     assert set(MESSAGES.values()) == DOCUMENT["components"]["messages"].keys()
 
 
-@pytest.mark.parametrize(("kind", "record"), FIXTURES)
+@pytest.mark.parametrize(("kind", "record"), EXAMPLES)
 def test_what_was_written_is_as_described(kind, record):
     headers = DOCUMENT["components"]["messages"][MESSAGES[kind]].get("headers", {})
     jsonschema_rs.Draft7Validator(headers).validate({name: value.decode() for name, value in record.headers})
@@ -89,10 +69,10 @@ def test_what_was_written_is_as_described(kind, record):
         validator(kind, closed=True).validate(value)
 
 
-@pytest.mark.parametrize(("kind", "record"), [f for f in FIXTURES if f.values[0] in OURS])
+@pytest.mark.parametrize(("kind", "record"), [f for f in EXAMPLES if f.values[0] in OURS])
 def test_what_is_required_cannot_be_left_out(kind, record):
     value = json.loads(record.value)
-    required = DOCUMENT["components"]["schemas"][MESSAGES[kind]]["required"]
+    required = SCHEMAS[MESSAGES[kind]]["required"]
     for name in required:
         spoiled = {k: v for k, v in value.items() if k != name}
         assert not validator(kind).is_valid(spoiled)
