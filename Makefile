@@ -93,12 +93,25 @@ lint: $(DEV) ## check style, format and types
 audit: | $(BIN)/python ## ask the advisory sources about the locked dependencies (needs the internet)
 	@test -x .venv/audit/bin/pip-audit || { $(BIN)/python -m venv .venv/audit && \
 	  .venv/audit/bin/python -m pip install --quiet pip-audit==$(PIP_AUDIT_VERSION); }
-	@.ci/audit .venv/audit/bin/pip-audit requirements.lock requirements-dev.lock
+	@.ci/audit .venv/audit/bin/pip-audit requirements.lock requirements-dev.lock requirements-site.lock
 
-docs: $(RUNTIME) ## write the generated files again: config.yaml and the references in docs/
+docs: $(RUNTIME) ## write the generated files again: config.yaml, references, schemas, Kubernetes' rules
 	@$(BIN)/python -m stream_al.config_doc
 	@$(BIN)/python -m stream_al.metrics
 	@$(BIN)/python -m stream_al.cli.reference
+	@$(BIN)/python -m stream_al.asyncapi
+	@$(BIN)/python -m stream_al.web.openapi
+	@$(BIN)/python docker/kubernetes/generate.py
+
+SITE := .venv/site
+.PHONY: site
+
+# MkDocs has an environment of its own: the service does not need it. With --quiet it would not count warnings.
+site: | $(BIN)/python ## write the documentation as a site, into build/site
+	@test -x $(SITE)/bin/mkdocs && cmp -s requirements-site.lock $(SITE)/lock || { $(BIN)/python -m venv --clear $(SITE) && \
+	  $(SITE)/bin/python -m pip install --quiet --require-hashes -r requirements-site.lock && \
+	  cp requirements-site.lock $(SITE)/lock; }
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict $(ARGS)
 
 bench: $(DEV) ## run the benchmarks
 	@found=; for file in benchmarks/[a-z]*.py; do \
@@ -114,6 +127,7 @@ lock: $(RUNTIME) ## resolve the dependencies anew into the lock files
 	@$(LOCK) --output-file requirements.lock
 	@$(LOCK) --extra test --extra quality --constraint requirements.lock --output-file requirements-dev.lock
 	@echo "label-studio==$(STUDIO_VERSION)" | $(COMPILE) - --output-file $(STUDIO_LOCK)
+	@$(COMPILE) --group site --output-file requirements-site.lock
 
 clean: ## delete the environment and all caches, but no data
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

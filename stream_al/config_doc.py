@@ -1,10 +1,11 @@
-"""The annotated ``config.yaml`` and the reference ``docs/configuration.md``, generated from the settings.
+"""The annotated ``config.yaml``, its JSON Schema and the reference ``docs/configuration.md``, made from the settings.
 
-``python -m stream_al.config_doc`` writes both; a test holds the committed copies equal.
+``python -m stream_al.config_doc`` writes all three; a test holds the committed copies equal.
 """
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,9 @@ from stream_al.config import Challenger, Section, Settings, schema
 
 _ROOT = Path(__file__).parent.parent
 
+# The first line is for editors, which then know every key: those that speak to yaml-language-server.
 _HEADER = """\
+yaml-language-server: $schema=docs/config.schema.json
 The settings of stream-al, all at their defaults: keep the lines you change, delete the rest.
 STREAM_AL_BUDGET__PER_HOUR=10 in the environment and --set budget.per_hour=10 win over this file.
 Durations end in their unit: _s is seconds, _ms milliseconds."""
@@ -45,7 +48,9 @@ variables, and `--set`.
 - Relative paths start at the current directory.
 - Only keys that are written, wherever, are compared with the model that an existing ledger holds.
 
-[config.yaml](../config.yaml) holds every key with its default.
+[config.yaml](../config.yaml) holds every key with its default. Its first line names the
+[JSON Schema](config.schema.json), so that editors complete keys, show what they mean and mark what is wrong; for a file
+elsewhere `stream-al config schema > config.schema.json` writes it.
 """
 
 _WORDS = {
@@ -76,6 +81,11 @@ def reference() -> str:
     entry = _table("challengers[].", Challenger.model_fields, document["$defs"][Challenger.__name__])
     parts.append(f"## challengers\n\n{_escaped(str(Challenger.__doc__))}\n\n{entry}")
     return "\n".join(parts)
+
+
+def schema_text() -> str:
+    """Return the JSON Schema as text."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _entries(section: BaseModel, indent: str = "") -> Iterator[str]:
@@ -151,6 +161,7 @@ def _escaped(text: str) -> str:
 def main() -> None:
     (_ROOT / "config.yaml").write_text(annotated_default(), encoding="utf-8")
     (_ROOT / "docs" / "configuration.md").write_text(reference(), encoding="utf-8")
+    (_ROOT / "docs" / "config.schema.json").write_text(schema_text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

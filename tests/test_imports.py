@@ -46,6 +46,7 @@ LAYERS = (
         "bridges",
         "demo",
         "annotator",
+        "asyncapi",
         "datasets",
         "logs",
         "scan",
