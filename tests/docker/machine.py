@@ -220,7 +220,7 @@ class Engine:
                 else:
                     shutil.copy(source, Path(context) / name)
             (Path(context) / "Dockerfile").write_text(f"FROM {PYTHON_IMAGE}\n{dockerfile}")
-            self.docker("build", "-q", "-t", tag, context)
+            self.docker("build", "-q", "--network=none", "-t", tag, context)
 
 
 def stand_ins(images: dict[str, str]) -> dict[str, tuple[str, dict[str, Path]]]:
