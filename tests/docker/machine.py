@@ -152,7 +152,7 @@ class Engine:
                     "--pidfile", str(self.pid_file), "-H", self.environ["DOCKER_HOST"],
                     "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false",
                 ],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_end_with_parent,  # noqa: PLW1509
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_end_with_parent,
             )  # fmt: skip
         until = time.monotonic() + 30
         while self.docker("info", check=False).returncode:
@@ -234,9 +234,9 @@ def stand_ins(images: dict[str, str]) -> dict[str, tuple[str, dict[str, Path]]]:
             {"prometheus": binaries / "prometheus", "promtool": binaries / "promtool"},
         ),
         images["alertmanager"]: (
-            "COPY alertmanager amtool /bin/\nRUN install -d -o 65534 -g 65534 /alertmanager\n"
+            "COPY alertmanager amtool /bin/\nCOPY templates /usr/share/prometheus/alertmanager\nRUN install -d -o 65534 -g 65534 /alertmanager\n"
             'USER 65534\nWORKDIR /alertmanager\nENTRYPOINT ["/bin/alertmanager"]\n',
-            {"alertmanager": binaries / "prometheus-alertmanager", "amtool": binaries / "amtool"},
+            {"alertmanager": binaries / "prometheus-alertmanager", "amtool": binaries / "amtool", "templates": tools() / "usr/share/prometheus/alertmanager"},
         ),
         images["kafka"]: (
             "COPY java /opt/java\nCOPY jars /opt/kafka/libs\nCOPY kafka /opt/kafka/run\n"
