@@ -93,13 +93,11 @@ class Stack(Closeable):
         self.environ = {"STREAM_AL_IMAGE": IMAGE, **monitoring(directory)}
         self._hook: subprocess.Popen[bytes] | None = None
 
-    def compose(self, *arguments: str, profile: str = "", **more):
-        chosen = ("--profile", profile or self.profile)
-        return self.engine.compose(FILES, *chosen, *arguments, environ=self.environ, **more)
+    def compose(self, *arguments: str, **more):
+        return self.engine.compose(FILES, "--profile", self.profile, *arguments, environ=self.environ, **more)
 
-    def up(self, *services: str, profile: str = "", wait_s: int = 90, options: tuple[str, ...] = ()) -> None:
-        wait = ("--wait", "--wait-timeout", str(wait_s)) if wait_s else ()
-        self.compose("up", "--detach", "--no-build", *wait, *options, *services, profile=profile)
+    def up(self) -> None:
+        self.compose("up", "--detach", "--no-build")
 
     def container(self, service: str) -> dict:
         return self.engine.inspect(f"stream-al-{service}-1")
