@@ -150,7 +150,9 @@ def _filled(made: d.Dashboard, panels: Iterable[Any]) -> d.Dashboard:
 
 
 def labels_and_budget() -> d.Dashboard:
-    made = board("stream-al-labels", "Labels and budget", "What is asked for, what comes back, and what it costs.")
+    made = board(
+        "stream-al-labels", "Labels and budget", "What is asked for, what comes back, and what it costs."
+    )
     plain: list[Step] = [(None, BLUE)]
     panels = (
         number("Samples", "Samples decided per second.", "cps", rate("stream_al_samples_total"), plain),

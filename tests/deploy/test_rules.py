@@ -15,7 +15,13 @@ RUNBOOKS = ROOT / "docs" / "runbooks.md"
 ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
 RECORDED = {rule["record"] for rule in rules() if "record" in rule}
 # what Prometheus and the client library themselves provide
-GIVEN = {"up", "ALERTS", "process_start_time_seconds", "process_resident_memory_bytes", "process_cpu_seconds_total"}
+GIVEN = {
+    "up",
+    "ALERTS",
+    "process_start_time_seconds",
+    "process_resident_memory_bytes",
+    "process_cpu_seconds_total",
+}
 EXPRESSIONS = {
     **{rule.get("alert", rule.get("record")): rule["expr"] for rule in rules()},
     **panel_expressions(),
@@ -95,9 +101,7 @@ def test_panels_name_unit_thresholds_and_legend_and_do_not_overlap():
             assert all(target["legendFormat"] and target["expr"] for target in panel["targets"]), where
             at = panel["gridPos"]
             cells = {
-                (x, y)
-                for x in range(at["x"], at["x"] + at["w"])
-                for y in range(at["y"], at["y"] + at["h"])
+                (x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
             }
             assert at["x"] + at["w"] <= 24, where
             assert not cells & taken, where
@@ -110,7 +114,9 @@ def test_dashboards_are_known_by_their_titles():
     assert len(set(found.values())) == 3
     for board in dashboards().values():
         names = {variable["name"] for variable in board["templating"]["list"]}
-        used = set(re.findall(r"\$\{?([a-z]\w*)", " ".join(t["expr"] for p in board["panels"] for t in p["targets"])))
+        used = set(
+            re.findall(r"\$\{?([a-z]\w*)", " ".join(t["expr"] for p in board["panels"] for t in p["targets"]))
+        )
         assert used <= names
 
 
@@ -178,7 +184,9 @@ def test_the_settings_of_the_stack_are_settings():
 
 def test_whatever_the_image_needs_is_let_into_its_build():
     text = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
-    copied = {word for line in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE) for word in line.split()}
+    copied = {
+        word for line in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE) for word in line.split()
+    }
     ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
     assert {f"!{name}" for name in copied} == {line for line in ignore if line.startswith("!")}
     assert all((ROOT / name).exists() for name in copied)

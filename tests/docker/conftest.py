@@ -6,15 +6,15 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
 
 from stream_al import __version__
-from tests.docker.machine import ROOT, Engine, MissingError, kafka_jars, missing, python_base, stand_ins, tools
+from tests.docker.machine import ROOT, Engine, MissingError, missing, python_base, stand_in, tools
 from tests.docker.stack import IMAGE, Stack
+from tests.kafka.broker import MissingError as NoKafkaError
 
 HERE = Path(__file__).resolve().parent
 
@@ -49,9 +49,7 @@ def unpacked() -> Path:
 @pytest.fixture(scope="session")
 def engine(unpacked) -> Iterator[Engine]:
     try:
-        with ThreadPoolExecutor() as side_by_side:
-            for fetched in [side_by_side.submit(fetch) for fetch in (python_base, kafka_jars)]:
-                fetched.result()
+        python_base()
         engine = Engine()
     except MissingError as why:
         refuse(str(why))
@@ -72,17 +70,27 @@ def composed() -> dict:
 
 @pytest.fixture(scope="session")
 def images(engine, composed) -> str:
-    """Build the service's image, and those that stand in for a registry's; return the name of the first."""
-    named = {name: composed[name]["image"] for name in ("prometheus", "alertmanager", "kafka")}
+    """Build the service's image, and those that stand in for Prometheus'; return the name of the first."""
     engine.build(IMAGE, "--build-arg", f"VERSION={__version__}", "--build-arg", "REVISION=test")
-    for tag, (dockerfile, files) in stand_ins(named).items():
-        engine.build_stand_in(tag, dockerfile, files)
+    for name in ("prometheus", "alertmanager"):
+        engine.build_stand_in(composed[name]["image"], *stand_in(name))
     return IMAGE
+
+
+@pytest.fixture(scope="session")
+def kafka(engine, images, composed) -> None:
+    """Build the image that stands in for Kafka's. Without its jars the embedded profile is still tested."""
+    try:
+        engine.build_stand_in(composed["kafka"]["image"], *stand_in("kafka"))
+    except NoKafkaError as why:
+        refuse(f"THE STACK ON APACHE KAFKA WAS NOT RUN, only the embedded profile: {why}")
 
 
 @pytest.fixture(scope="module")
 def stack(request, engine, images, tmp_path_factory) -> Iterator[Stack]:
     """The system with the module's ``PROFILE``."""
+    if request.module.PROFILE == "demo":
+        request.getfixturevalue("kafka")
     directory = tmp_path_factory.mktemp("stack")
     with Stack(engine, request.module.PROFILE, directory) as stack:
         failed = request.session.testsfailed

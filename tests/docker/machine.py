@@ -27,7 +27,7 @@ ROOT = HERE.parents[1]
 CACHE = ROOT / ".cache" / "docker"
 SUITE = "trixie"
 PACKAGES = ("docker-compose", "docker-buildx", "promtool", "prometheus", "prometheus-alertmanager")
-TOOLS = ("dockerd", "docker", "mmdebstrap", "java", "mvn", "nsenter")
+TOOLS = ("dockerd", "docker", "mmdebstrap", "nsenter")
 PYTHON_IMAGE = "stream-al-test/python:3.13"
 # a build that is not told otherwise may take that long
 PATIENCE_S = 240
@@ -200,7 +200,9 @@ class Engine:
         settings = self.dir / "pip.conf"
         bundle = os.environ.get("PIP_CERT", "/etc/ssl/certs/ca-certificates.crt")
         found = run("python3", "-m", "pip", "config", "list", check=False).stdout
-        lines = [line.partition("=") for line in found.splitlines() if line.startswith(("global.", "install."))]
+        lines = [
+            line.partition("=") for line in found.splitlines() if line.startswith(("global.", "install."))
+        ]
         kept = {k.split(".", 1)[1]: v.strip("'") for k, _, v in lines if "index-url" in k}
         kept["cert"] = "/run/secrets/ca_bundle"
         settings.write_text("[global]\n" + "".join(f"{k} = {v}\n" for k, v in kept.items()))
@@ -223,25 +225,42 @@ class Engine:
             self.docker("build", "-q", "--network=none", "-t", tag, context)
 
 
-def stand_ins(images: dict[str, str]) -> dict[str, tuple[str, dict[str, Path]]]:
-    """Return Dockerfile and files of each stand-in, by the tag that the Compose file gives the service."""
+def stand_in(name: str) -> tuple[str, dict[str, Path]]:
+    """Return Dockerfile and files of the image that stands in for a service's."""
     binaries = tools() / "usr/bin"
-    java = Path(shutil.which("java") or "").resolve().parents[1]
-    return {
-        images["prometheus"]: (
-            "COPY prometheus promtool /bin/\nRUN install -d -o 65534 -g 65534 /prometheus\n"
-            'USER 65534\nWORKDIR /prometheus\nENTRYPOINT ["/bin/prometheus"]\n',
-            {"prometheus": binaries / "prometheus", "promtool": binaries / "promtool"},
-        ),
-        images["alertmanager"]: (
-            "COPY alertmanager amtool /bin/\nCOPY templates /usr/share/prometheus/alertmanager\nRUN install -d -o 65534 -g 65534 /alertmanager\n"
-            'USER 65534\nWORKDIR /alertmanager\nENTRYPOINT ["/bin/alertmanager"]\n',
-            {"alertmanager": binaries / "prometheus-alertmanager", "amtool": binaries / "amtool", "templates": tools() / "usr/share/prometheus/alertmanager"},
-        ),
-        images["kafka"]: (
-            "COPY java /opt/java\nCOPY jars /opt/kafka/libs\nCOPY kafka /opt/kafka/run\n"
-            "RUN install -d -o 1000 -g 1000 /var/lib/kafka/data /opt/kafka/config\n"
-            'ENV PATH=/opt/java/bin:/usr/bin:/bin\nUSER 1000\nCMD ["bash", "/opt/kafka/run"]\n',
-            {"java": java, "jars": kafka_jars(), "kafka": HERE / "kafka.sh"},
-        ),
-    }
+    if name == "prometheus":
+        lines = [
+            "COPY prometheus promtool /bin/",
+            "RUN install -d -o 65534 -g 65534 /prometheus",
+            "USER 65534",
+            "WORKDIR /prometheus",
+            'ENTRYPOINT ["/bin/prometheus"]',
+        ]
+        files = {"prometheus": binaries / "prometheus", "promtool": binaries / "promtool"}
+    elif name == "alertmanager":
+        lines = [
+            "COPY alertmanager amtool /bin/",
+            "COPY templates /usr/share/prometheus/alertmanager",
+            "RUN install -d -o 65534 -g 65534 /alertmanager",
+            "USER 65534",
+            "WORKDIR /alertmanager",
+            'ENTRYPOINT ["/bin/alertmanager"]',
+        ]
+        files = {
+            "alertmanager": binaries / "prometheus-alertmanager",
+            "amtool": binaries / "amtool",
+            "templates": tools() / "usr/share/prometheus/alertmanager",
+        }
+    else:
+        lines = [
+            "COPY java /opt/java",
+            "COPY jars /opt/kafka/libs",
+            "COPY kafka /opt/kafka/run",
+            "RUN install -d -o 1000 -g 1000 /var/lib/kafka/data /opt/kafka/config",
+            "ENV PATH=/opt/java/bin:/usr/bin:/bin",
+            "USER 1000",
+            'CMD ["bash", "/opt/kafka/run"]',
+        ]
+        java = Path(shutil.which("java") or "").resolve().parents[1]
+        files = {"java": java, "jars": kafka_jars(), "kafka": HERE / "kafka.sh"}
+    return "\n".join(lines) + "\n", files

@@ -21,7 +21,14 @@ from tests.docker.machine import HERE, ROOT, Engine, run
 
 FILES = [ROOT / "docker" / "compose.yaml", HERE / "compose.test.yaml"]
 IMAGE = "stream-al:test"
-PORTS = {"scorer-1": 9111, "scorer-2": 9112, "learner-1": 9121, "learner-2": 9122, "desk": 9108, "embedded": 9108}
+PORTS = {
+    "scorer-1": 9111,
+    "scorer-2": 9112,
+    "learner-1": 9121,
+    "learner-2": 9122,
+    "desk": 9108,
+    "embedded": 9108,
+}
 HOOK_PORT = 9999
 
 # runs inside the namespace: it asks for all addresses given, and says what they answered
@@ -136,12 +143,14 @@ class Stack(Closeable):
         ):
             assert status == 200, f"{expression}: {text[:500]}"
             values = [float(one["value"][1]) for one in json.loads(text)["data"]["result"]]
-            found.append([value for value in values if value == value])  # noqa: PLR0124  NaN is not itself
+            found.append([value for value in values if value == value])
         return found
 
     def owner(self) -> str | None:
         """Return the learner that owns the ledger."""
-        found = [name for name in ("learner-1", "learner-2") if "stream_al_pending_requests" in self.metrics(name)]
+        found = [
+            name for name in ("learner-1", "learner-2") if "stream_al_pending_requests" in self.metrics(name)
+        ]
         return found[0] if len(found) == 1 else None
 
     def total(self, metric: str, *services: str) -> float:

@@ -43,7 +43,9 @@ def test_it_says_what_it_is(config):
 def test_nothing_of_the_machine_is_in_it(engine, images, config):
     """Neither in its history and settings nor in any file: no index, no certificate, no path of this machine."""
     history = engine.docker("history", "--no-trunc", images).stdout
-    said = run("python3", "-m", "pip", "config", "list", check=False).stdout + json.dumps(dict(engine.environ))
+    said = run("python3", "-m", "pip", "config", "list", check=False).stdout + json.dumps(
+        dict(engine.environ)
+    )
     secrets = set(re.findall(r"https?://[^\s'\"]+", said))
     text = history + json.dumps(config)
     assert not [secret for secret in secrets if secret in text]
@@ -59,7 +61,9 @@ def test_nothing_of_the_machine_is_in_it(engine, images, config):
 
 def test_no_tests_and_no_installer_are_in_it(engine, images):
     look = "find /opt/stream-al -type d -name tests; ls /opt/stream-al/bin"
-    found = engine.docker("run", "--rm", "--network=none", "--entrypoint=sh", images, "-c", look).stdout.split()
+    found = engine.docker(
+        "run", "--rm", "--network=none", "--entrypoint=sh", images, "-c", look
+    ).stdout.split()
     assert {"stream-al", "healthy", "python"} <= set(found)
     assert not [name for name in found if name.startswith(("pip", "/"))]
 
@@ -74,7 +78,9 @@ def test_the_whole_loop_runs_in_it_without_any_right(engine, images):
 
 
 def test_nothing_can_be_written_but_what_is_meant_to(engine, images):
-    script = "touch /tmp/x && touch /var/lib/stream-al/x && ! touch /opt/stream-al/x && ! touch /etc/x && id -u"
+    script = (
+        "touch /tmp/x && touch /var/lib/stream-al/x && ! touch /opt/stream-al/x && ! touch /etc/x && id -u"
+    )
     done = engine.docker(
         "run", "--rm", *HARDENED, "--tmpfs=/tmp", "-v", "/var/lib/stream-al", "--entrypoint=sh", images, "-c", script
     )  # fmt: skip

@@ -23,9 +23,7 @@ def told(stack):
 
 
 def learned(stack: Stack) -> float:
-    return max(
-        stack.metrics(name).get('stream_al_labels_total{outcome="learned"}', 0.0) for name in LEARNERS
-    )
+    return max(stack.metrics(name).get('stream_al_labels_total{outcome="learned"}', 0.0) for name in LEARNERS)
 
 
 def tapped(stack: Stack, topic: str) -> list[dict]:
@@ -50,7 +48,11 @@ def test_it_comes_up(stack):
     stack.up()
     until(lambda: all(map(stack.ready, SERVICE)), LONG_S, "not all are ready")
     watched = (*SERVICE, "kafka", "prometheus", "alertmanager")
-    until(lambda: {stack.state(n)["Health"]["Status"] for n in watched} == {"healthy"}, LONG_S, "not all are healthy")
+    until(
+        lambda: {stack.state(n)["Health"]["Status"] for n in watched} == {"healthy"},
+        LONG_S,
+        "not all are healthy",
+    )
     assert stack.state("topics")["ExitCode"] == 0
     assert {name: stack.container(name)["RestartCount"] for name in SERVICE} == dict.fromkeys(SERVICE, 0)
 
@@ -151,7 +153,9 @@ def test_a_scorer_that_stands_still_is_replaced_and_comes_back(stack):
         )
     until(lambda: all(map(stack.ready, SCORERS)), LONG_S, "it does not come back")
     before = stack.total("stream_al_samples_total", first)
-    until(lambda: stack.total("stream_al_samples_total", first) > before, LONG_S, "it scores nothing any more")
+    until(
+        lambda: stack.total("stream_al_samples_total", first) > before, LONG_S, "it scores nothing any more"
+    )
 
 
 def test_a_broker_that_is_killed_is_waited_for(stack):

@@ -26,12 +26,16 @@ def test_rules_are_rules_and_do_what_their_tests_say(promtool):
 
 @pytest.mark.parametrize(
     ("is_", "becomes"),
-    [("> 86400", "> 8640000"), ("> 1.5 and", "> 3.5 and"), ("[30m]) > 2", "[30m]) > 5"), (" unless ", " and ")],
+    [
+        ("> 86400", "> 8640000"),
+        ("> 1.5 and", "> 3.5 and"),
+        ("[30m]) > 2", "[30m]) > 5"),
+        (" unless ", " and "),
+    ],
 )
 def test_the_tests_of_the_rules_notice_a_wrong_one(promtool, tmp_path, is_, becomes):
     text = (PROMETHEUS / "rules.yml").read_text(encoding="utf-8")
-    assert text.count(is_.strip()) >= 1
-    wrong = text.replace(is_, becomes, 1) if is_ in text else text.replace(is_.strip(), becomes.strip(), 1)
+    wrong = text.replace(is_, becomes, 1)
     assert wrong != text
     (tmp_path / "rules.yml").write_text(wrong, encoding="utf-8")
     shutil.copy(PROMETHEUS / "rules_test.yml", tmp_path)
@@ -51,7 +55,9 @@ def test_the_dashboards_are_what_the_generator_writes(unpacked, tmp_path):
     python = environment / "bin" / "python"
     if not (environment / ".done").exists():
         run(sys.executable, "-m", "venv", "--clear", environment)
-        run(python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", GRAFANA / "requirements.lock")
+        run(
+            python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", GRAFANA / "requirements.lock"
+        )
         (environment / ".done").touch()
     run(python, GRAFANA / "generate.py", tmp_path)
     committed = sorted(path.name for path in (GRAFANA / "dashboards").iterdir())
