@@ -301,7 +301,7 @@ def health() -> d.Dashboard:
     own = 'job=~"stream-al.*"'
     none_or_some: list[Step] = [(None, GREEN), (1, RED)]
     panels = (
-        number("Processes up", "That Prometheus reaches.", "short", f"sum({gauge('up', own)})", [(None, RED), (1, GREEN)],
+        number("Processes up", "Those that answer.", "short", f"sum({gauge('up', own)})", [(None, RED), (1, GREEN)],
                0),
         number("Owners of the ledger", "Exactly one learner; the others stand by.", "short",
                f"count({gauge('stream_al_pending_requests')}) or vector(0)", [(None, RED), (1, GREEN), (2, RED)], 0),
