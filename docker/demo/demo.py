@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("what", choices=["feed", "annotate"])
     parser.add_argument("--config", type=Path)
     parser.add_argument("--dataset", default="bananas")
-    parser.add_argument("--per-s", type=float, default=50.0, help="samples a second")
+    parser.add_argument("--per-s", type=float, default=20.0, help="samples a second")
     parser.add_argument("--delay-s", type=float, default=10.0, help="until an answer")
     args = parser.parse_args()
     settings = load(args.config, [])

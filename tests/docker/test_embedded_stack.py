@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from tests.docker.stack import Stack, until
 
 PROFILE = "embedded-demo"
@@ -38,7 +36,5 @@ def test_killed_in_the_middle_it_goes_on(stack):
 
 
 def test_it_drains_within_ten_seconds_and_ends_with_zero(stack):
-    begun = time.monotonic()
     stack.compose("stop", "--timeout", "10", "embedded")
-    assert time.monotonic() - begun < 10
     assert stack.state("embedded")["ExitCode"] == 0

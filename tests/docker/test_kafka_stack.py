@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
@@ -44,9 +43,26 @@ def test_the_compose_file_is_valid(engine, stack):
     stack.compose("config", "--quiet")
 
 
-def test_it_comes_up(stack):
+def started(stack: Stack) -> dict[str, str]:
+    return {name: stack.state(name)["StartedAt"] for name in SERVICE}
+
+
+def test_all_may_start_in_any_order(stack, engine):
+    """The last first, Kafka at the end, topics never made by hand; nobody gives up meanwhile."""
+    stack.compose("create", "--no-build")
+    for name in ("netns", *reversed(SERVICE)):
+        engine.docker("start", f"stream-al-{name}-1")
+    until(lambda: all(stack.metrics(name) for name in SERVICE), LONG_S, "not all answer without Kafka")
+    assert not any(map(stack.ready, SERVICE))
+    begun = started(stack)
+    engine.docker("start", "stream-al-kafka-1")
+    until(lambda: all(map(stack.ready, SERVICE)), LONG_S, "they do not find Kafka")
+    assert started(stack) == begun
+
+
+def test_the_rest_comes_up_and_all_are_healthy(stack):
+    begun = started(stack)
     stack.up()
-    until(lambda: all(map(stack.ready, SERVICE)), LONG_S, "not all are ready")
     watched = (*SERVICE, "kafka", "prometheus", "alertmanager")
     until(
         lambda: {stack.state(n)["Health"]["Status"] for n in watched} == {"healthy"},
@@ -54,7 +70,7 @@ def test_it_comes_up(stack):
         "not all are healthy",
     )
     assert stack.state("topics")["ExitCode"] == 0
-    assert {name: stack.container(name)["RestartCount"] for name in SERVICE} == dict.fromkeys(SERVICE, 0)
+    assert started(stack) == begun
 
 
 def test_limits_and_rights_are_those_of_the_file(stack, composed):
@@ -168,20 +184,6 @@ def test_a_broker_that_is_killed_is_waited_for(stack):
     assert {name: stack.container(name)["RestartCount"] for name in SERVICE} == before
 
 
-def test_all_may_start_in_any_order(stack, engine):
-    """The last first, Kafka at the end; nobody gives up meanwhile."""
-    stack.compose("stop", "--timeout", "10", *SERVICE, "kafka")
-    assert {name: stack.state(name)["ExitCode"] for name in SERVICE} == dict.fromkeys(SERVICE, 0)
-    for name in reversed(SERVICE):
-        engine.docker("start", f"stream-al-{name}-1")
-    until(lambda: all(stack.metrics(name) for name in SERVICE), LONG_S, "not all answer without Kafka")
-    assert not any(map(stack.ready, SERVICE))
-    begun = {name: stack.state(name)["StartedAt"] for name in SERVICE}
-    engine.docker("start", "stream-al-kafka-1")
-    until(lambda: all(map(stack.ready, SERVICE)), LONG_S, "they do not find Kafka")
-    assert {name: stack.state(name)["StartedAt"] for name in SERVICE} == begun
-
-
 def test_nothing_is_learned_twice(stack):
     records = tapped(stack, "ledger")
     closed = [r["request_id"] for r in records if r["kind"] in ("label", "skip", "expire")]
@@ -190,9 +192,8 @@ def test_nothing_is_learned_twice(stack):
 
 
 def test_all_drain_within_ten_seconds_and_end_with_zero(stack):
-    begun = time.monotonic()
+    """One that needs longer is killed, and ends with 137."""
     stack.compose("stop", "--timeout", "10", *SERVICE)
-    assert time.monotonic() - begun < 10
     assert {name: stack.state(name)["ExitCode"] for name in SERVICE} == dict.fromkeys(SERVICE, 0)
     said = stack.compose("logs", "--no-log-prefix", *SERVICE).stdout
     assert said.count('"stopping"') >= len(SERVICE)
