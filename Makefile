@@ -28,7 +28,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-slow test-kafka test-browser test-label-studio fuzz soak reliability lint audit docs lock bench clean
+.PHONY: help demo test test-slow test-kafka test-browser test-label-studio test-docker dashboards fuzz soak reliability lint audit docs lock bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -39,10 +39,10 @@ demo: $(RUNTIME) ## run the whole loop on this machine, with a real data set
 
 # One more than two cores: the tests with processes wait for a third of their time.
 test: $(DEV) ## run the tests that need no Kafka
-	@$(BIN)/python -m pytest -m "not kafka and not browser and not studio and not slow" -n 3 $(ARGS)
+	@$(BIN)/python -m pytest -m "not kafka and not browser and not studio and not docker and not slow" -n 3 $(ARGS)
 
 test-slow: $(DEV) ## run what takes long: planted bugs, benchmarks in small
-	@$(BIN)/python -m pytest -m "slow and not kafka" -n 3 $(ARGS)
+	@$(BIN)/python -m pytest -m "slow and not kafka and not docker" -n 3 $(ARGS)
 
 # Kafka itself comes through Maven; the check stands before the environment is built. Each worker has a node of its own.
 test-kafka: ## run the tests against a real Apache Kafka (needs Java and Maven)
@@ -70,6 +70,26 @@ test-label-studio: $(DEV) $(STUDIO)/.installed ## run the bridge against a real 
 	@LABEL_STUDIO_ENVIRONMENT=$(CURDIR)/$(STUDIO) STREAM_AL_REQUIRE_STUDIO=1 \
 	$(BIN)/python -m tests.studio.alone $(BIN)/python -m pytest -m studio tests/studio -n 2 $(ARGS)
 
+# The tests bring an engine of their own, and images of what Debian and Maven give: no registry is asked.
+test-docker: ## build the image and run the whole stack in containers (needs root on Debian 12, and packages)
+	@missing=; test "$$(id -u)" = 0 || missing=" root"; \
+	for tool in dockerd docker mmdebstrap nsenter java mvn; do command -v $$tool >/dev/null 2>&1 || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ]; then \
+	  echo "test-docker did not run, missing:$$missing; apt-get install docker.io iptables mmdebstrap openjdk-17-jre-headless maven"; \
+	  test "$$CI" != true && test "$$STREAM_AL_REQUIRE_DOCKER" != 1; \
+	else \
+	  $(MAKE) --no-print-directory $(DEV) && \
+	  STREAM_AL_REQUIRE_DOCKER=1 $(BIN)/python -m pytest -m docker tests/docker $(ARGS); \
+	fi
+
+# The library is in an environment of its own: nothing else needs it.
+GRAFANA := .cache/docker/grafana
+
+dashboards: | $(BIN)/python ## write the Grafana dashboards again, from docker/grafana/generate.py
+	@test -e $(GRAFANA)/.done || { $(BIN)/python -m venv --clear $(GRAFANA) && \
+	  $(GRAFANA)/bin/python -m pip install --quiet --require-hashes -r docker/grafana/requirements.lock && touch $(GRAFANA)/.done; }
+	@$(GRAFANA)/bin/python docker/grafana/generate.py
+
 fuzz: $(DEV) ## feed 100,000 spoiled payloads to every decoder
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
@@ -81,6 +101,8 @@ FAULTS := artifacts/faults.json
 reliability: $(DEV) ## run the tests of faults and write docs/reliability.md from what they tried
 	@rm -f $(FAULTS)
 	@failed=0; $(BIN)/python -m pytest -m "fault and not kafka and not browser and not studio" -n 2 --faults $(FAULTS) $(ARGS) || failed=1; \
+
+	@failed=0; $(BIN)/python -m pytest -m "fault and not kafka and not browser and not docker" -n 2 --faults $(FAULTS) $(ARGS) || failed=1; \
 	$(BIN)/python -m tests.fuzz --faults $(FAULTS) || failed=1; \
 	$(MAKE) --no-print-directory test-kafka ARGS='--faults $(FAULTS)' || failed=1; \
 	$(BIN)/python -m tests.faults $(FAULTS) && test $$failed = 0

@@ -54,7 +54,8 @@ class DeskPicture:
     """What the owner sees of the service, taken by its loop.
 
     ``limits`` and ``spent`` by window; ``reliability`` by annotator; ``alike`` requests were closed by the answer to
-    another; ``saved`` tells what asking saved, None without a random twin; drift marks are counts of samples at which an alarm came.
+    another; ``saved`` tells what asking saved, None without a random twin; drift marks are counts of samples at which
+    an alarm came.
     """
 
     limits: dict[str, float] = field(default_factory=dict)

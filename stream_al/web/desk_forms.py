@@ -318,7 +318,7 @@ class Figures(BaseModel):
     warming: bool
     saved: str | None = Field(
         default=None,
-        description="How many labels asking at random needs for each that was asked for, in words; null without a random twin.",
+        description="Labels that asking at random needs for each asked for, in words; null without a random twin.",
     )
     accuracy: Between | None
     history: list[Stretch]
