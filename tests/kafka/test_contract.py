@@ -27,7 +27,7 @@ from stream_al.transport.port import (
     Unavailable,
 )
 from tests.kafka.broker import KafkaNode
-from tests.kafka.conftest import MAX_POLL_MS, SESSION_MS, Open, SettledBroker
+from tests.kafka.conftest import MAX_POLL_MS, SESSION_MS, Open, SettledBroker, confluent_kind
 from tests.transport.contract import Seat, TransportContract, commit_when_calm, feed, poll_until, values
 
 
@@ -53,6 +53,13 @@ def session_s() -> float:
 
 class TestContract(TransportContract):
     pass
+
+
+class TestContractWithConfluent(TransportContract):
+    @pytest.fixture
+    def make_broker(self, open_broker: Open, kafka_bootstrap: str) -> Callable[[], KafkaBroker]:
+        kind = confluent_kind()
+        return lambda: open_broker(kafka_bootstrap, kind)
 
 
 class OtherClient:
