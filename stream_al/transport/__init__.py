@@ -29,8 +29,10 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Broker:
         given = dict(options or {})
         client = dict(given.pop("client", None) or {})
         if client.pop("library", None) == "confluent":
-            from stream_al.transport.confluent import ConfluentBroker as Chosen  # noqa: PLC0415  (an extra)
-        else:
-            from stream_al.transport.kafka import KafkaBroker as Chosen  # noqa: PLC0415  (costs 0.15 s)
-        return Chosen(rest, client=client, **given)
+            from stream_al.transport.confluent import ConfluentBroker  # noqa: PLC0415  (an extra)
+
+            return ConfluentBroker(rest, client=client, **given)
+        from stream_al.transport.kafka import KafkaBroker  # noqa: PLC0415  (kafka-python costs 0.15 s)
+
+        return KafkaBroker(rest, client=client, **given)
     raise ValueError(f"broker.url: {url!r} is neither embedded:///path/log.db nor kafka://host:9092")

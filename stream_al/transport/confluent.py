@@ -168,7 +168,8 @@ def _translated(client: Mapping[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(client) - set(names))
     if unknown:
         raise TopicError(
-            f"broker.client: {', '.join(unknown)} has no counterpart for library: confluent; it knows {', '.join(names)}"
+            f"broker.client: {', '.join(unknown)} has no counterpart for library: confluent,"
+            f" which knows {', '.join(names)}"
         )
     found = {names[key]: value for key, value in client.items() if value is not None}
     if (checked := found.get("ssl.endpoint.identification.algorithm")) is not None:
@@ -365,7 +366,7 @@ class ConfluentMember(Member):
                 raise Unavailable(f"positions of group {self._group_id}: {_text(at.error)}")
             none = at.offset < 0
             found[TopicPartition(at.topic, at.partition)] = (
-                None if none else Position(at.offset, at.metadata or "")
+                None if none else Position(at.offset, (at.metadata or "").rstrip("\0"))
             )
         return found
 

@@ -909,7 +909,8 @@ class _Writer:
 
 
 def _position(found: Any) -> Position | None:
-    return None if found is None else Position(found.offset, found.metadata or "")
+    # confluent-kafka sends the zero that ends a text in C along
+    return None if found is None else Position(found.offset, (found.metadata or "").rstrip("\0"))
 
 
 def _send(producer: Any, outputs: Sequence[Output]) -> list[Any]:
