@@ -605,12 +605,20 @@ def load(
     wrong: list[str] = []
     for read in _sources(path, overrides, os.environ if environ is None else environ):
         try:
-            tree = read().over(tree)
+            tree = _library_written_out(read()).over(tree)
         except ConfigError as error:
             wrong += error.problems
     if wrong:
         raise ConfigError(*wrong)
     return _validated(tree)
+
+
+def _library_written_out(tree: source.Tree) -> source.Tree:
+    """Let ``broker.client: confluent`` of one source and a password of another be one mapping."""
+    broker = tree.value.get("broker")
+    if not isinstance(broker, Mapping) or not isinstance(library := broker.get("client"), str):
+        return tree
+    return source.Tree({**tree.value, "broker": {**broker, "client": {"library": library}}}, tree.origins)
 
 
 def show(settings: Settings) -> dict[str, Any]:

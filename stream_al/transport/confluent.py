@@ -557,8 +557,9 @@ class _Writer:
 
     def _abort(self) -> None:
         try:
-            self._producer.purge()
-            self._producer.abort_transaction(_ABORT_S)
+            self._producer.abort_transaction(
+                _ABORT_S
+            )  # and drops what is queued; purge() would drop later records, too
         except KafkaException:
             self._broken = True
 
