@@ -546,7 +546,7 @@ class _Writer:
         if error.fatal() or code in _TIMED_OUT:
             self._broken = True  # the successor's start or the broker's clock ends the transaction
         else:
-            self._abort()
+            self._abort(renew=code in _TOO_LARGE)
         if code in _REFUSED:
             return Rebalanced(f"{where} was refused: {_text(error)}")
         if code in _TOO_LARGE:
@@ -555,13 +555,23 @@ class _Writer:
             return TopicError(f"{where} is not possible: {_text(error)}")
         return Unavailable(f"{where} failed after {lasted_s:.1f} s: {_text(error)}")
 
-    def _abort(self) -> None:
+    def _abort(self, *, renew: bool) -> None:
+        """End the transaction; ``renew`` the producer where the broker refused a record.
+
+        librdkafka would drop the first record after it. The right to write is held until the abort's answer, so the
+        new producer takes over from nobody else.
+        """
         try:
-            self._producer.abort_transaction(
-                _ABORT_S
-            )  # and drops what is queued; purge() would drop later records, too
+            self._producer.abort_transaction(_ABORT_S)
         except KafkaException:
             self._broken = True
+            return
+        if renew:
+            self._producer, self._started = None, False
+            try:
+                self.start()
+            except TransportError:
+                self._broken = True
 
     def _fenced(self, error: Any) -> Fenced:
         self._broken = True
