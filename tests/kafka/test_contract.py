@@ -403,12 +403,12 @@ def test_a_broker_that_is_away_is_reported_within_seconds(open_broker):
 @pytest.mark.fault(
     "a broker that dies or is away", "Apache Kafka killed before and in the middle of a commit", tried=2
 )
-def test_a_killed_broker_loses_and_repeats_nothing(kafka_node: KafkaNode, open_broker, topic_name):
+@pytest.mark.parametrize("library", ["kafka-python", "confluent"])
+def test_a_killed_broker_loses_and_repeats_nothing(kafka_node: KafkaNode, open_broker, topic_name, library):
     """Forward records through two deaths of the broker: before a commit, and in the middle of one."""
     topic, out, group, writer = topic_name("in"), topic_name("out"), topic_name("g"), topic_name("w")
-    broker = open_broker(
-        kafka_node.bootstrap, SettledBroker, transaction_timeout_ms=2_000, request_timeout_s=10
-    )
+    kind = confluent_kind() if library == "confluent" else SettledBroker
+    broker = open_broker(kafka_node.bootstrap, kind, transaction_timeout_ms=2_000, request_timeout_s=10)
     broker.ensure([TopicSpec(topic, 2), TopicSpec(out, 1)], create=True)
     sent = feed(broker, topic, 300, partitions=2)
     seat = Seat(broker, group, topic, writer)
