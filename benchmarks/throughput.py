@@ -256,7 +256,9 @@ def kafka(url: str, rounds: int, n: int, bars: Bars, slack: float) -> None:
     for i in range(rounds):
         for side in sides if i % 2 else sides[::-1]:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                side.us.append(pool.submit(measured, side.name, url, f"round-{i}-{sides.index(side)}", n).result())
+                side.us.append(
+                    pool.submit(measured, side.name, url, f"round-{i}-{sides.index(side)}", n).result()
+                )
     plain, poll, scorer, confluent = sides
     show("Apache Kafka: CPU time a sample", sides, plain)
     bars.add("Kafka: ordinary loop / scorer", plain.median / scorer.median, low=2.2 * slack)

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.e2e.world import check_all, check_snapshots
+from tests.kafka.conftest import confluent_kind
 from tests.kafka.job import make
 
 
@@ -18,8 +19,11 @@ def world(tmp_path, kafka_bootstrap, request):
 
 
 @pytest.mark.fault("a broker that dies or is away", "a service whose Apache Kafka ends and comes back")
-def test_the_broker_goes_away_and_comes_back(tmp_path, kafka_node):
-    world = make(tmp_path, kafka_node.bootstrap)
+@pytest.mark.parametrize("library", ["kafka-python", "confluent"])
+def test_the_broker_goes_away_and_comes_back(tmp_path, kafka_node, library):
+    if library == "confluent":
+        confluent_kind()
+    world = make(tmp_path, kafka_node.bootstrap, broker={"client": library})
     try:
         for name, role in (("learner", "learner"), ("one", "scorer")):
             world.start(name, role)
