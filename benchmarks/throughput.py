@@ -269,7 +269,8 @@ def kafka(url: str, rounds: int, n: int, bars: Bars, slack: float) -> None:
 def measured(name: str, url: str, group: str, n: int) -> float:
     """Return the microseconds of CPU a sample that one of ``KAFKA`` takes; a process of its own."""
     logs.configure("error")
-    settings = settings_of(url, MODELS["logistic"], f"group={group}")
+    # reports of its own: what another scorer has tallied would be passed over
+    settings = settings_of(url, MODELS["logistic"], f"group={group}", f"topics.reports={group}-reports")
     with contextlib.ExitStack() as stack:
         side = KAFKA[name](settings, stack)
         side.take(

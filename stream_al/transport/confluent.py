@@ -131,6 +131,9 @@ class _Record(NamedTuple):
     headers: Sequence[tuple[str, bytes]]
 
 
+_made = _Record._make
+
+
 class ConfluentBroker(KafkaBroker):
     """A Kafka cluster whose groups are joined through librdkafka; parameters as of ``KafkaBroker``."""
 
@@ -287,13 +290,19 @@ class ConfluentMember(Member):
     def _sorted(self, messages: Sequence[Any]) -> Records:
         records: Records = {}
         for m in messages:
-            tp = TopicPartition(m.topic(), m.partition())
+            at = (m.topic(), m.partition())  # equal to a TopicPartition, and made in a third of the time
             if (error := m.error()) is not None:
-                self._trouble(tp, error)
-            elif (due := self._next.get(tp)) is not None and m.offset() >= due:
-                record = _Record(*tp, m.offset(), m.timestamp()[1], m.key(), m.value(), m.headers() or ())
-                records.setdefault(tp, []).append(record)
-                self._next[tp] = m.offset() + 1
+                self._trouble(TopicPartition(*at), error)
+                continue
+            due, offset = self._next.get(at), m.offset()  # type: ignore[call-overload]
+            if due is None or offset < due:
+                continue
+            self._next[at] = offset + 1  # type: ignore[index]
+            record = _made((*at, offset, m.timestamp()[1], m.key(), m.value(), m.headers() or ()))
+            if (found := records.get(at)) is None:  # type: ignore[call-overload]
+                records[TopicPartition(*at)] = [record]
+            else:
+                found.append(record)
         return records
 
     def _trouble(self, tp: TopicPartition, error: Any) -> None:
