@@ -24,7 +24,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-slow test-kafka fuzz soak reliability lint audit docs lock bench clean
+.PHONY: help demo test test-slow test-kafka test-browser fuzz soak reliability lint audit docs lock bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -35,9 +35,9 @@ demo: $(RUNTIME) ## run the whole loop on this machine, with a real data set
 
 # One more than two cores: the tests with processes wait for a third of their time.
 test: $(DEV) ## run the tests that need no Kafka
-	@$(BIN)/python -m pytest -m "not kafka and not slow" -n 3 $(ARGS)
+	@$(BIN)/python -m pytest -m "not kafka and not browser and not slow" -n 3 $(ARGS)
 
-test-slow: $(DEV) ## run what takes long: benchmarks in small, processes that are stopped
+test-slow: $(DEV) ## run what takes long: planted bugs, benchmarks in small
 	@$(BIN)/python -m pytest -m "slow and not kafka" -n 3 $(ARGS)
 
 # Kafka itself comes through Maven; the check stands before the environment is built. Each worker has a node of its own.
@@ -51,6 +51,16 @@ test-kafka: ## run the tests against a real Apache Kafka (needs Java and Maven)
 	  STREAM_AL_REQUIRE_KAFKA=1 $(BIN)/python -m pytest -m kafka tests/kafka -n 2 --dist worksteal $(ARGS); \
 	fi
 
+# Chromium is Debian's: Playwright's own is never downloaded. Screenshots stay in artifacts/browser.
+test-browser: ## drive the label page with a browser (needs Chromium)
+	@if ! command -v chromium >/dev/null 2>&1 && test -z "$$STREAM_AL_CHROMIUM"; then \
+	  echo "test-browser did not run, missing: chromium; apt-get install chromium"; \
+	  test "$$CI" != true && test "$$STREAM_AL_REQUIRE_BROWSER" != 1; \
+	else \
+	  $(MAKE) --no-print-directory $(DEV) && \
+	  STREAM_AL_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser $(ARGS); \
+	fi
+
 fuzz: $(DEV) ## feed 100,000 spoiled payloads to every decoder
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
@@ -61,7 +71,7 @@ FAULTS := artifacts/faults.json
 
 reliability: $(DEV) ## run the tests of faults and write docs/reliability.md from what they tried
 	@rm -f $(FAULTS)
-	@failed=0; $(BIN)/python -m pytest -m "fault and not kafka" -n 2 --faults $(FAULTS) $(ARGS) || failed=1; \
+	@failed=0; $(BIN)/python -m pytest -m "fault and not kafka and not browser" -n 2 --faults $(FAULTS) $(ARGS) || failed=1; \
 	$(BIN)/python -m tests.fuzz --faults $(FAULTS) || failed=1; \
 	$(MAKE) --no-print-directory test-kafka ARGS='--faults $(FAULTS)' || failed=1; \
 	$(BIN)/python -m tests.faults $(FAULTS) && test $$failed = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ from stream_al.core.messages import (
     REQUEST_ID_HEADER,
     REQUEST_SCHEMA,
     Answer,
+    AtDesk,
     Bucket,
     Budget,
     Correction,
@@ -143,7 +145,11 @@ class SampleDecoder:
 
     def again(self, record: Record) -> Sample:
         """Decode a record that is known to be a sample."""
-        return self._sample(record, *self._parts(record.value))
+        try:
+            return self._sample(record, *self._parts(record.value))
+        except BadRecord:  # nested nearly too deeply: what fitted on a shorter stack fits on an empty one
+            with ThreadPoolExecutor(1) as elsewhere:
+                return self._sample(record, *elsewhere.submit(self._parts, record.value).result())
 
     def _sample(self, record: Record, found: str | int | None, features: Features, time: object) -> Sample:
         if self.timestamp_path is None:
@@ -376,6 +382,7 @@ class _Answer(msgspec.Struct):
     task: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
     meta: dict[str, Any] | None = None
+    desk: Any = None  # a stranger's may be anything
 
 
 class _Measured(_Answer):
@@ -388,10 +395,11 @@ _DECODE_ANSWER: dict[Task, Callable[[bytes], _Answer]] = {
 }
 
 
-def decode_answer(record: Record, task: Task = "classification") -> Answer:
+def decode_answer(record: Record, task: Task = "classification", max_bytes: int = 256_000) -> Answer:
     """Decode a label or a skip: our own form, or Label Studio's annotation payload or exported task.
 
     In regression a label is a number and nothing else; in classification it is no number with a fraction.
+    A message larger than a sample may be brings no features: the ledger has no room for them.
 
     Raises
     ------
@@ -414,7 +422,8 @@ def decode_answer(record: Record, task: Task = "classification") -> Answer:
         wire.request_id,
         wire.annotator,
         wire.labeled_at,
-        _usable(wire.features),
+        _usable(wire.features) if len(record.value or b"") <= max_bytes else None,
+        _at_desk(wire.desk),
     )
 
 
@@ -427,6 +436,13 @@ def _usable(features: object) -> Features | None:
             _check(name, feature)
         return features
     return None
+
+
+def _at_desk(value: object) -> AtDesk | None:
+    try:
+        return None if value is None else msgspec.convert(value, AtDesk)
+    except msgspec.ValidationError:
+        return None
 
 
 def _label_studio(wire: _Answer, task: Task) -> Answer:
@@ -468,7 +484,7 @@ def _check_label(label: Value | None, task: Task) -> None:
     if task == "regression":
         _check_number(label)
     elif not isinstance(label, float):
-        _check_class(label)
+        check_class(label)
 
 
 def _check_number(label: Value) -> None:
@@ -478,7 +494,13 @@ def _check_number(label: Value) -> None:
         raise BadRecord("wrong_type", f"label: the number is above {LARGEST_TARGET:g}")
 
 
-def _check_class(label: Label) -> None:
+def check_class(label: Label) -> None:
+    """Refuse a class that no answer may name.
+
+    Raises
+    ------
+    BadRecord
+    """
     if isinstance(label, str) and len(label) > LONGEST_LABEL:
         raise BadRecord(
             "too_large", f"label: a class name of {len(label)} characters; {LONGEST_LABEL} are allowed"
@@ -508,7 +530,7 @@ def _choice(annotation: Mapping[str, Any]) -> Label:
         choices = value.get("choices")
         if isinstance(choices, list) and choices and isinstance(choices[0], str):
             label = label_of(choices[0])
-            _check_class(label)
+            check_class(label)
             if isinstance(label, str) and _has_surrogates(label):
                 raise BadRecord("wrong_type", "annotation: the choice is not Unicode text")
             return label
@@ -644,12 +666,12 @@ def answer_bytes(answers: Sequence[Answer]) -> list[bytes]:
 
 def _plain(answer: Answer) -> dict[str, Any]:
     """Return what an answer says, without what it leaves open."""
-    names = ("id", "label", "skip", "request_id", "annotator", "labeled_at", "features")
+    names = ("id", "label", "skip", "request_id", "annotator", "labeled_at", "features", "desk")
     said = {name: getattr(answer, name) for name in names}
     return {k: v for k, v in said.items() if v is not None and (k != "skip" or v)}
 
 
 __all__ = [
-    "BadRecord", "SampleDecoder", "answer_bytes", "dead_letter", "decode_answer", "decode_ledger", "decode_report",
-    "decode_request", "encode", "encode_request",
+    "BadRecord", "SampleDecoder", "answer_bytes", "check_class", "dead_letter", "decode_answer", "decode_ledger",
+    "decode_report", "decode_request", "encode", "encode_request",
 ]  # fmt: skip

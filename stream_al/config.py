@@ -446,8 +446,53 @@ class Learner(Section):
     commit_labels: int = Field(default=500, ge=1, description="Commit after at most so many labels.")
 
 
+class Person(Section):
+    """Somebody who may use the label page."""
+
+    token: str = Field(min_length=16, max_length=200, description="What this person shows as a password.")
+    role: Literal["annotator", "owner"] = Field(
+        default="annotator", description="An owner also sees the desk page and decides on new classes."
+    )
+
+
+class Desk(Section):
+    """The label page for people, on http.port. Unless somebody is named in people, it is for this machine only."""
+
+    people: dict[Annotated[str, Field(pattern=r"^[a-zA-Z0-9._@-]{1,64}$")], Person] = Field(
+        default_factory=dict,
+        description="Who may answer, by name: {ann: {token: ..., role: annotator}}, a token of at least 16 "
+        "characters. Nobody: whoever can reach the port from this machine may do everything.",
+    )
+    blind: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of the questions at which the model's guess is hidden, so that its influence is known.",
+    )
+    second_opinion: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the questions that two people answer, to compare them."
+    )
+    grace_s: float = Field(
+        default=10.0,
+        ge=0,
+        le=3_600,
+        description="An answer is published after so many seconds; until then it can be taken back.",
+    )
+    lease_s: float = Field(
+        default=300.0,
+        ge=1,
+        le=86_400,
+        description="For so many seconds nobody else gets a question that somebody is looking at.",
+    )
+
+    @field_validator("people", mode="before")
+    @classmethod
+    def _nobody(cls, people: object) -> object:
+        return {} if people is None else people
+
+
 class Http(Section):
-    """Metrics and health, on one port."""
+    """Metrics, health and the label page, on one port."""
 
     host: str = Field(
         default="127.0.0.1",
@@ -505,6 +550,7 @@ class Settings(Section):
     accuracy: Accuracy = Accuracy()
     scorer: Scorer = Scorer()
     learner: Learner = Learner()
+    desk: Desk = Desk()
     state_dir: Annotated[Path, Field(strict=False)] | None = Field(
         default=Path(".stream-al/state"),
         description="Directory of snapshots, a cache that may be deleted at any time; null: none, the ledger "
@@ -567,6 +613,8 @@ class Settings(Section):
     def _messages_fit(self) -> Self:
         most = self.broker.client.get("max_request_size", USUAL_REQUEST_BYTES)
         needed = largest_message(self.samples.max_bytes)
+        if not isinstance(most, int):
+            raise ValueError(f"broker.client.max_request_size: {most!r} is no whole number")  # noqa: TRY004  pydantic's
         if self.broker.url.startswith("kafka:") and needed > most:
             raise ValueError(
                 f"requests for samples of {self.samples.max_bytes} bytes (samples.max_bytes) may have {needed}, and"

@@ -26,6 +26,7 @@ from stream_al.core.fold import Fold, Scores
 from stream_al.core.labels import Value, is_number, same
 from stream_al.core.messages import Answer, Features, LabelRequest, Sample
 from stream_al.core.regression import UNKNOWN, Errors
+from stream_al.service.desk import DeskRoom, DeskTask
 from stream_al.service.learning import AT_ONCE
 from stream_al.service.loop import Service, topic_specs
 from stream_al.transport.embedded import EmbeddedBroker
@@ -313,6 +314,18 @@ class Simulation(Closeable):
             if idle >= IDLE_TURNS:
                 break
         self.service.learner.flush()
+
+    def open_desk(self, room: DeskRoom, stream: Iterable[tuple[Features, Value]]) -> None:
+        """Let people answer from now on, instead of the simulated annotators; ``stream`` goes on where it ended."""
+        self.stream, room.clock = iter(stream), self.clock
+        self.service.desk = DeskTask(self.broker, self.settings, self.service.follower, self.clock, room)
+
+    def live(self, elapsed_ms: int, *, feed: bool) -> None:
+        """Let real time pass for one turn, with more samples or without."""
+        self.clock.ms += elapsed_ms
+        if feed:
+            self._feed()
+        self.service.turn()
 
     def progress(self) -> Progress:
         """Return where the simulation stands."""

@@ -15,6 +15,7 @@ PROGRAMS = {
     "peers": (["--samples", "300"], ["Peers: mean accuracy", "The best single combination", "lr/entropy-3"]),
     "estimation": (["--samples", "1200"], ["Estimates, means", "Plain, by stream", "Spending", "Bars", "few ids, 1,000", "Drift alarms"]),
     "regression": (["--streams", "friedman", "--samples", "1300"], ["Errors: means over the streams", "Does stratified asking pay?", "Bars"]),
+    "start": (["--samples", "300"], ["A start with 300 labels", "Bars"]),
     "strategies": (["--samples", "100"], ["With 5 %", "gradient_length", "Bars"]),
     "cooperative": (["--samples", "300"], ["Accuracy with 5 %", "pseudo-labels", "Bars"]),
     "representation": (["--samples", "300"], ["labels, default", "redundant", "Costs of a sample", "Bars"]),

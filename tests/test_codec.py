@@ -30,6 +30,7 @@ from stream_al.core.labels import label_of
 from stream_al.core.learner import Withdrawal
 from stream_al.core.messages import (
     Answer,
+    AtDesk,
     Budget,
     Genesis,
     Grant,
@@ -427,6 +428,14 @@ def test_a_huge_dead_letter_keeps_its_beginning():
     assert len(letter.value) == 64 * 1024
 
 
+def test_a_label_larger_than_a_sample_brings_no_features():
+    """Written to the ledger, they would be four times as large."""
+    record = Record(b'{"id":"u","label":"a","features":{"v":[%s]}}' % b",".join([b"9e15"] * 100))
+    assert decode_answer(record, max_bytes=len(record.value)).features == {"v": [9e15] * 100}
+    answer = decode_answer(record, max_bytes=len(record.value) - 1)
+    assert (answer.label, answer.features) == ("a", None)
+
+
 def test_messages_do_not_repeat_the_payload():
     with pytest.raises(BadRecord) as problem:
         sample(b'{"features": {"secret-name": "' + b"x" * 400)
@@ -450,3 +459,14 @@ def test_the_request_for_the_worst_sample_fits_into_the_largest_message():
     )
     length = len(encode_request(request))
     assert 3 * len(value) < length < largest_message(len(value))
+
+
+def test_an_answer_from_the_desk_comes_back_with_how_it_was_asked():
+    answer = Answer(
+        "s-1", "ok", False, "0-1", "ann", "2026-01-01T00:00:00.000Z", desk=AtDesk(True, "fraud", 2.5, True)
+    )
+    assert decode_answer(Record(answer_bytes([answer])[0])) == answer
+
+
+def test_what_strangers_write_there_does_not_matter():
+    assert decode_answer(Record(b'{"id": "a", "label": "ok", "desk": [1]}')).desk is None

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections import namedtuple
 
 import numpy as np
@@ -18,6 +19,7 @@ Record = namedtuple(
     "Record", "value topic partition offset timestamp key headers", defaults=("samples", 2, 7, 0, None, ())
 )
 COLUMNS = ("a", "b-1", "q \u00e9")
+PLAIN_AND_LARGE = SampleDecoder()
 PLAIN, FLAT = SampleDecoder(max_bytes=400), SampleDecoder("id", None, "at", max_bytes=400)
 FORMS = {"plain": PLAIN, "flat": FLAT, "no time": SampleDecoder("id", None, None), "nested": SampleDecoder("x.id", None, "at")}  # fmt: skip
 
@@ -153,3 +155,20 @@ def test_a_matrix_is_for_numbers_alone():
     batch = Numbers(("only",), np.array([[math.nan], [2.0]]), {}, lambda i: [{}, {"only": 2.0}][i])
     assert numbered.matrix(batch).tolist() == [[1.5], [2.0]]
     assert known.matrix(batch).shape == (2, 4)  # of other columns: by name
+
+
+def deeper(frames, call):
+    return deeper(frames - 1, call) if frames else call()
+
+
+def test_what_could_be_read_is_read_again_on_a_longer_stack():
+    """A sample is made later than it was judged, further down the stack."""
+    fitting = []
+    for depth in range(sys.getrecursionlimit(), 0, -1):
+        value = b'{"features":{"a":1.5},"other":' + b"[" * depth + b"]" * depth + b"}"
+        samples, bad = BatchDecoder(PLAIN_AND_LARGE)(records([value]), ("a",))
+        if not bad:
+            fitting.append(deeper(20, lambda samples=samples: samples[0].features))
+        if len(fitting) == 3:
+            break
+    assert fitting == [{"a": 1.5}] * 3

@@ -452,3 +452,8 @@ def test_a_client_library_nobody_knows_is_refused(written):
         ConfigError, match="'librdkafka' is no client library; write kafka-python or confluent"
     ):
         load(None, [written], environ={})
+
+
+def test_a_request_size_that_is_no_number_is_named():
+    with pytest.raises(ConfigError, match=r"broker\.client\.max_request_size: '9 MB' is no whole number"):
+        load(None, ["broker.url=kafka://here:9092", "broker.client.max_request_size=9 MB"], environ={})

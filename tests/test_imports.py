@@ -31,7 +31,7 @@ LAYERS = (
         "models",
     ),
     ("core.fold",),
-    ("core.grants", "core.scorer", "core.learner"),
+    ("core.grants", "core.scorer", "core.learner", "core.desk*"),
     ("config", "config_*", "codec*", "transport"),
     (
         "service",

@@ -118,7 +118,7 @@ def test_roles_and_addresses_of_the_kafka_part_exist():
     from stream_al.config import load
 
     assert [c for c in commands() if "--role" in c] == [
-        ["run", "--role", "scorer"],
+        ["run", "--role", "scorer", "--workers", "4"],
         ["run", "--role", "learner"],
     ]
     address = re.search(r"STREAM_AL_BROKER__URL=(\S+)", README).group(1)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from stream_al.cli.demo_view import Watcher
     from stream_al.config import Settings
+    from stream_al.service.desk import DeskRoom
     from stream_al.service.figures import Figures
     from stream_al.simulate import Simulation
     from stream_al.web.demo_run import DemoRun
@@ -41,7 +42,8 @@ STREAMS = {
 }
 DELAY = 100
 COMPARE_WITHIN_S = 12.0  # a run that took longer is not run a second time without being asked to
-PUBLISH_S = 1.0
+PUBLISH_S, TURN_S = 1.0, 0.05
+FEW_QUESTIONS, MOST_MORE = 20, 1_000_000
 
 # Under what the user sets; the last two make a short stream show something often enough.
 BENEATH = (
@@ -116,7 +118,7 @@ def demo(
         typer.Option("--report", metavar="DIR", help="Write DIR/report.html: the curves on one page."),
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Serve metrics and health on http.port, until Ctrl-C.")
+        bool, typer.Option("--serve", help="Serve metrics and the label page on http.port, until Ctrl-C.")
     ] = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -140,7 +142,8 @@ def demo(
         )
     stream = Stream(dataset, samples or STREAMS[dataset][0], delay)
     with interruptible() as stop, ExitStack() as stack:
-        server = stack.enter_context(_server(settings)) if serve else None
+        room = stack.enter_context(_room(settings)) if serve else None
+        server = stack.enter_context(_server(settings, room)) if serve else None
         shown = stack.enter_context(watching(stream.words, stream.samples, stream.delay))
         simulation = stack.enter_context(_simulation(stream, settings))  # open as long as it is served
         run = _run(stream, simulation, shown, stop, _publisher(server))
@@ -150,8 +153,8 @@ def demo(
         _tell(run, report, json=json)
         if stop.is_set():
             raise typer.Exit(INTERRUPTED)
-        if server is not None:
-            _keep_serving(server, simulation, stop)
+        if server is not None and room is not None:
+            _keep_serving(server, room, stream, simulation, stop)
 
 
 class Stream:
@@ -253,10 +256,19 @@ def _dead_letters(simulation: Simulation) -> int:
 # Serving
 
 
-def _server(settings: Settings) -> HttpServer:
+def _room(settings: Settings) -> DeskRoom:
+    from stream_al.service.desk import DeskRoom
+    from stream_al.service.loop import now_ms
+
+    room = DeskRoom(settings, now_ms)
+    room.why_not = "simulated annotators answer until the demo's result is known"
+    return room
+
+
+def _server(settings: Settings, room: DeskRoom | None) -> HttpServer:
     from stream_al.web.server import HttpServer
 
-    return HttpServer(settings.http.host, settings.http.port or 0).start()
+    return HttpServer(settings.http.host, settings.http.port or 0, room=room).start()
 
 
 def _publisher(server: HttpServer | None) -> Publish:
@@ -279,11 +291,30 @@ def _figures(simulation: Simulation) -> Figures:
     return Figures.of(simulation.service)
 
 
-def _keep_serving(server: HttpServer, simulation: Simulation, stop: threading.Event) -> None:
+def _keep_serving(
+    server: HttpServer, room: DeskRoom, stream: Stream, simulation: Simulation, stop: threading.Event
+) -> None:
+    """Let whoever looks at the demo be its annotator; the stream goes on while there is little left to answer."""
+    from stream_al import datasets
+
+    more = datasets.stream(stream.dataset, MOST_MORE, simulation.settings.seed + 1)
+    simulation.open_desk(room, more)
+    while not room.ready:
+        simulation.live(0, feed=False)
     server.publish(_figures(simulation))
-    typer.echo(f"Serving {server.url}/metrics, /healthz and /readyz; Ctrl-C ends it.", err=True)
-    while not stop.wait(PUBLISH_S):
-        server.publish(_figures(simulation))
+    typer.echo(
+        f"Serving {server.url}/metrics, /healthz and /readyz. Answer the next questions yourself: {server.url}/label,"
+        " and see how it goes: /desk. Ctrl-C ends it.",
+        err=True,
+    )
+    told = last = time.monotonic()
+    while not stop.wait(TURN_S):
+        now = time.monotonic()
+        simulation.live(round(1000 * (now - last)), feed=len(room.machine.questions) < FEW_QUESTIONS)
+        last = now
+        if now - told >= PUBLISH_S:
+            told = now
+            server.publish(_figures(simulation))
 
 
 # Telling

@@ -12,11 +12,15 @@ from stream_al.cli.outcome import FAILURE, explained, misuse
 
 if TYPE_CHECKING:
     from stream_al.config import Settings
+    from stream_al.service.desk import DeskRoom
     from stream_al.service.figures import Figures
     from stream_al.service.loop import Loop
     from stream_al.web.server import HttpServer
 
-Role = Literal["scorer", "learner", "all"]
+Role = Literal["scorer", "learner", "desk", "all"]
+
+# The thread that answers people waits so long for one that scores, ten times less than usual.
+SWITCH_S = 0.0005
 
 RUN_EXAMPLES = examples(
     "stream-al run",
@@ -29,7 +33,10 @@ RUN_EXAMPLES = examples(
 def run(
     role: Annotated[
         Role,
-        typer.Option("--role", help="What this process does: read and score samples, learn, or all of it."),
+        typer.Option(
+            "--role",
+            help="What this process does: read and score samples, learn, let people answer, or all of it.",
+        ),
     ] = "all",
     workers: Annotated[
         int,
@@ -41,8 +48,9 @@ def run(
     """Run the service until it is told to stop.
 
     Any number of scorers share the samples; of several learners one works and the others stand by. Metrics
-    and health are on http.port. The log goes to standard error. SIGTERM and Ctrl-C end the
-    process cleanly, after a last commit; a process that is killed loses nothing either.
+    and health are on http.port, and with the role desk, or all, /label, the page where people answer. The log
+    goes to standard error. SIGTERM and Ctrl-C end the process cleanly, after a last commit; a process that is
+    killed loses nothing either.
 
     A process that gets nothing for a minute although records wait joins its group anew; after another minute
     it ends with exit code 1, so let something start it again: systemd, Docker or Kubernetes.
@@ -67,15 +75,19 @@ def run(
 
 def serve(settings: Settings, role: Role, prepare: Callable[[Loop], None]) -> None:
     """Run the service in this process until it is told to stop; ``prepare`` says how it is told."""
+    import sys
+
     import structlog
 
-    from stream_al.service.loop import Loop, calm_collector, one_heap
+    from stream_al.service.loop import Loop, calm_collector
 
-    one_heap()
-    loop = Loop(settings, role, _nowhere)
+    room = _room(settings, role)
+    loop = Loop(settings, role, _nowhere, room)
     calm_collector()
+    if room is not None:
+        sys.setswitchinterval(SWITCH_S)
     prepare(loop)
-    server = _listen(settings)
+    server = _listen(settings, room)
     loop.publish = server.publish if server is not None else _nowhere
     try:
         loop.run()
@@ -90,14 +102,34 @@ def serve(settings: Settings, role: Role, prepare: Callable[[Loop], None]) -> No
     finally:
         if server is not None:
             server.stop()
+        if room is not None:
+            room.close()
 
 
-def _listen(settings: Settings) -> HttpServer | None:
+def _room(settings: Settings, role: Role) -> DeskRoom | None:
+    """Return where people answer; None where nobody could reach it."""
+    if role not in ("desk", "all"):
+        return None
+    if settings.http.port is None:
+        if role == "all":
+            return None
+        from stream_al.config import ConfigError
+
+        raise ConfigError(
+            f"{settings.where('http.port')} http.port: the desk needs one; write for example 9108"
+        )
+    from stream_al.service.desk import DeskRoom
+    from stream_al.service.loop import now_ms
+
+    return DeskRoom(settings, now_ms)
+
+
+def _listen(settings: Settings, room: DeskRoom | None) -> HttpServer | None:
     if settings.http.port is None:
         return None
     from stream_al.web.server import HttpServer
 
-    server = HttpServer(settings.http.host, settings.http.port)
+    server = HttpServer(settings.http.host, settings.http.port, room=room)
     server.start()
     return server
 

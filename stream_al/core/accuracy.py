@@ -228,6 +228,27 @@ class Accuracy:
         """Return a regressor's MAE and RMSE with the weights of ``fading``."""
         return errors(self._fading(alpha, _absolute), self._fading(alpha, _squared))
 
+    def history(self, points: int) -> list[tuple[int, Estimate]]:
+        """Return the accuracy over stretches of the stream, oldest first, each with the samples up to its end.
+
+        At most ``points`` stretches of much the same length, each of at least 50 expected labels.
+        """
+        slots = list(self._mature())[::-1]
+        kept = sum(slot.sums.samples for slot in self.slots)
+        seen = self.everything.sums.samples - kept
+        least, shown = sum(slot.sums.samples for slot in slots) / max(1, points), self._shown()
+        found: list[tuple[int, Estimate]] = []
+        parts: dict[int, Moments] = {}
+        held, expected = 0, 0.0
+        for slot in slots:
+            parts.setdefault(slot.stratum, Moments()).add(*_right(slot))
+            held, expected = held + slot.sums.samples, expected + slot.sums.sum_p
+            seen += slot.sums.samples
+            if held >= least and expected >= MIN_EXPECTED_LABELS - 1e-6:
+                found.append((seen, estimate([parts[n] for n in sorted(parts)], shown)))
+                parts, held, expected = {}, 0, 0.0
+        return found
+
     def _window(self, samples: int | None, pick: Pick) -> list[Moments]:
         if samples is None:
             return self._since(min(self.strata, default=0), pick)

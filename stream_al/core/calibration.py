@@ -8,7 +8,7 @@ min(mean p / p, 10); old ones fade.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 HEAVIEST = 10.0
 FORGETTING = 0.999
 LOWEST_M, HIGHEST_M = 0.03, 0.97
+PRIOR = (1.0, 0.0, 0.25)
 _EXTREME = 1e-3
 
 
@@ -32,8 +33,8 @@ class Calibration:
     0.8
     """
 
-    weights: NDArray[np.float64] = field(default_factory=lambda: np.array([0.0, 1.0]))
-    covariance: NDArray[np.float64] = field(default_factory=lambda: np.diag([1.0, 0.25]))
+    weights: tuple[float, float] = (0.0, 1.0)
+    covariance: tuple[float, float, float] = PRIOR  # of a, of both, of b
 
     def expected_correct(self, confidence: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return m for each confidence; a confidence of 0 (no answer) gives 0.5."""
@@ -44,13 +45,16 @@ class Calibration:
 
     def learn(self, confidence: float, *, correct: bool, weight: float) -> None:
         """Learn from one answered request whose shown class had ``confidence`` and was ``correct`` or not."""
-        phi = np.array([1.0, _log_odds(confidence)])
-        m = 1.0 / (1.0 + math.exp(-min(max(float(self.weights @ phi), -30.0), 30.0)))
+        # numbers, not matrices: numpy would take ten times as long for two by two
+        (a, b), x = self.weights, _log_odds(confidence)
+        m = 1.0 / (1.0 + math.exp(-min(max(a + b * x, -30.0), 30.0)))
         h = max(m * (1 - m), 0.02) * weight
-        prior = np.diag([1.0, 0.25])
-        s = FORGETTING * self.covariance + (1 - FORGETTING) * prior
-        t = s @ phi
-        gain = t / (1.0 + h * float(phi @ t))
-        self.weights = self.weights + weight * (float(correct) - m) * gain
-        s -= h * np.outer(gain, t)
-        self.covariance = 0.5 * (s + s.T)
+        aa, ab, bb = (
+            FORGETTING * now + (1 - FORGETTING) * at_first
+            for now, at_first in zip(self.covariance, PRIOR, strict=True)
+        )
+        ta, tb = aa + ab * x, ab + bb * x
+        shrink = 1.0 / (1.0 + h * (ta + x * tb))
+        step = weight * (float(correct) - m) * shrink
+        self.weights = (a + step * ta, b + step * tb)
+        self.covariance = (aa - h * shrink * ta * ta, ab - h * shrink * ta * tb, bb - h * shrink * tb * tb)

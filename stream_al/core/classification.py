@@ -140,7 +140,10 @@ class Answered:
 
     def among(self, keys: AbstractSet[str]) -> Answered:
         """Return it with classes that are not among some taken as one."""
-        shown = self.shown if self.shown is None or self.shown in keys else OTHER
+        known = self.shown is None or self.shown in keys
+        if known and self.label in keys:
+            return self
+        shown = self.shown if known else OTHER
         return replace(self, shown=shown, label=self.label if self.label in keys else OTHER)
 
 

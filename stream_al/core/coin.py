@@ -43,10 +43,10 @@ def coins(key: int, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
     return (z >> _S11).astype(np.float64) * 2.0**-53
 
 
-def coin(seed: int, topic: str, partition: int, offset: int) -> float:
+def coin(seed: int, topic: str, partition: int, offset: int, salt: str = "") -> float:
     """Return the coin of one position, in plain integers: the definition, for audits and `inspect`."""
     mask = 2**64 - 1
-    z = (key(seed, topic, partition) + offset * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) & mask
+    z = (key(seed, topic, partition, salt) + offset * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) & mask
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
     z ^= z >> 31

@@ -70,7 +70,7 @@ from stream_al.core.utility import highest
 
 T = TypeVar("T")
 
-FOLD_VERSION = 10
+FOLD_VERSION = 11
 DAY_MS = 86_400_000
 KEEP_CLOSED_MS = 16 * DAY_MS  # twice the default life of a request; older ones are no longer asked about
 WARM_LABELS, WARM_LABELS_PER_CLASS = 30, 5

@@ -323,6 +323,8 @@ class Learner:
         held = [p for p in self.waiting if (p.topic, p.partition) == (place.topic, place.partition)]
         if len(held) >= MOST_WAITING:
             self._give_up(held[0], self.waiting[held[0]].answer, step)
+            if held[0] in self.waiting:  # another of its id is learned by this very step
+                self._reject(held[0], "closed_request", step)
         self.waiting[place] = _Waiting(answer, min(written_ms, self.clock_ms))
 
     def _settle_answer(self, place: Place, answer: Answer, step: Step) -> bool:

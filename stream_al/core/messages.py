@@ -147,10 +147,26 @@ class LabelRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class AtDesk:
+    """How a person at the desk was asked.
+
+    ``guess`` is the key of what the model said, whether or not it was shown; ``blind`` that it was hidden;
+    ``seconds`` from seeing the question to answering it. An ``opinion`` is a second person's answer to a question that
+    is answered already: it is for comparison, and nothing is learned from it.
+    """
+
+    blind: bool = False
+    guess: str | None = None
+    seconds: float | None = None
+    opinion: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A label or a skip as it came back. Exactly one of ``label`` and ``skip`` says something.
 
     ``features`` are those of a sample that nobody asked about; otherwise they are in its request.
+    ``desk`` is there where the answer was given at the desk.
     """
 
     id: str
@@ -160,6 +176,7 @@ class Answer:
     annotator: str | None = None
     labeled_at: str | None = None
     features: Features | None = None
+    desk: AtDesk | None = None
 
 
 @dataclass(frozen=True, slots=True)

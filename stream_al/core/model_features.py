@@ -78,8 +78,7 @@ class FeatureTable:
 
     def encode(self, features: Mapping[str, Feature]) -> Row:
         """Translate the features of a sample into River's, without remembering anything."""
-        dense = len(self._usual) <= DENSE
-        row = self._usual.copy() if dense else self._raw.copy()
+        row = self._without_features()
         kinds = self._kinds
         for name, value in features.items():
             kind = kinds.get(name)
@@ -90,7 +89,21 @@ class FeatureTable:
                     _write_number(row, name, value)
             elif kind is not None:
                 kind.write(row, name, value)
-        return row if dense else {column: row[column] for column in sorted(row, key=self._rank.__getitem__)}
+        return self._arranged(row)
+
+    @property
+    def _dense(self) -> bool:
+        """Whether samples have all columns, or only those that their features write."""
+        return len(self._usual) <= DENSE
+
+    def _without_features(self) -> Row:
+        return self._usual.copy() if self._dense else self._raw.copy()
+
+    def _arranged(self, row: Row) -> Row:
+        """Return a row in canonical order."""
+        if self._dense:
+            return row
+        return {column: row[column] for column in sorted(row, key=self._rank.__getitem__)}
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -100,7 +113,7 @@ class FeatureTable:
     @property
     def numbers(self) -> tuple[str, ...]:
         """The columns, if each is a feature that is a number; none if not, or if samples are sparse."""
-        plain = len(self._usual) <= DENSE and all(kind is NUMBER for kind in self._kinds.values())
+        plain = self._dense and all(kind is NUMBER for kind in self._kinds.values())
         return self.columns if plain else ()
 
     def matrix(self, batch: Sequence[Mapping[str, Feature]]) -> NDArray[np.float64] | None:
@@ -136,18 +149,25 @@ class FeatureTable:
     def learn(self, features: Mapping[str, Feature]) -> Row:
         """Remember what is new in these features, then translate them."""
         self._register(features)
-        row = self.encode(features)
         usual, counts, kinds = self._usual, self._counts, self._kinds
+        row = self._without_features()  # what is usual moves below
         for name, value in features.items():
             kind = kinds.get(name)
             if kind is NUMBER:
-                number = value if type(value) is float and -LARGEST <= value <= LARGEST else _number(value)
+                number: float | None
+                if type(value) is float and -LARGEST <= value <= LARGEST:
+                    row[name] = number = value
+                else:
+                    _write_number(row, name, value)
+                    number = _number(value)
                 if number is not None:
                     counts[name] = count = counts[name] + 1
                     usual[name] += (number - usual[name]) / count
-            elif isinstance(kind, _List) and isinstance(value, list | tuple):
-                self._average(kind.columns, value)
-        return row
+            elif kind is not None:
+                kind.write(row, name, value)
+                if isinstance(kind, _List) and isinstance(value, list | tuple):
+                    self._average(kind.columns, value)
+        return self._arranged(row)
 
     def _average(self, columns: Sequence[str | None], values: Sequence[Any]) -> None:
         for column, value in zip(columns, values, strict=False):

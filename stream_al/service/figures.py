@@ -122,6 +122,7 @@ class Figures:
     budget: Budget = field(default_factory=Budget)
     scorer: ScorerFigures | None = None
     learner: LearnerFigures | None = None
+    desk: bool = False  # whether people can answer here
     learn_s: Histogram = field(default_factory=Observations(LEARN_BOUNDS_S).picture)
     ends: Mapping[Input, int] = field(default_factory=dict)
     lags: Mapping[Input, int] = field(default_factory=dict)  # records between position and end
@@ -172,6 +173,7 @@ class Figures:
                 scorer.batch_s.picture(),
             ),
             learner=_learner(service) if learner is not None and learner.owner else None,
+            desk=service.desk is not None,
             learn_s=service.follower.learn_s.picture(),
             ends=ends,
             lags=lags,
@@ -191,6 +193,8 @@ def _why_not(service: Service) -> str:
         )
     tasks = {"scorer": service.scorer, "learner": service.learner}
     joining = [name for name, task in tasks.items() if task is not None and not task.ready]
+    if not joining and service.desk is not None:
+        return f"the desk is {service.desk.room.why_not}"
     return f"joining the group of the {' and the '.join(joining)}"
 
 

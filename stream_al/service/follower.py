@@ -7,6 +7,7 @@ uses the fold goes on with the old model meanwhile, and has the new one at the s
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pickle import PicklingError
 
@@ -154,10 +155,11 @@ class Follower(Closeable):
         if isinstance(decoded, Probe):
             self._compare(record.offset, decoded)
         started = time.perf_counter()
-        before = self.fold.errors.copy()
+        before = dict(self.fold.errors)
         self.fold.apply(record.offset, decoded)
-        for reason in self.fold.errors - before:
-            self.unlearned(reason, record.topic, record.partition, record.offset)
+        if self.fold.errors != before:
+            for reason in self.fold.errors - Counter(before):
+                self.unlearned(reason, record.topic, record.partition, record.offset)
         if isinstance(decoded, Learned) and decoded.learn:
             self.learn_s.add(time.perf_counter() - started)
 

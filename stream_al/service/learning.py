@@ -245,7 +245,10 @@ class LearnerTask(Closeable):
                     elif tp.topic == self.inputs["reports"]:
                         reports.append(decode_report(record))
                     elif not machine.was_taken(place):
-                        answers.append((place, record.timestamp, decode_answer(record, machine.fold.task)))
+                        answer = decode_answer(record, machine.fold.task, self.settings.samples.max_bytes)
+                        if answer.desk is not None and answer.desk.opinion:
+                            continue  # it is there to be compared, at the desk
+                        answers.append((place, record.timestamp, answer))
                         self.answers[place] = record
                 except BadRecord as problem:
                     letter = dead_letter(self.settings.topics.dead_letters, record, problem, "learner")

@@ -6,8 +6,6 @@ process, because restart is cheap and tested.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import signal
 import socket
@@ -23,6 +21,7 @@ import structlog
 from stream_al.config import USUAL_BYTES, Settings, largest_message
 from stream_al.core.fold import KEEP_CLOSED_MS
 from stream_al.service.agreement import Agreement, Diverged
+from stream_al.service.desk import DeskRoom, DeskTask
 from stream_al.service.figures import Figures
 from stream_al.service.follower import Follower, no_tick
 from stream_al.service.learning import LearnerTask
@@ -34,12 +33,11 @@ from stream_al.transport.port import Broker, Closeable, TopicSpec, Unavailable
 
 log = structlog.get_logger("stream_al.service")
 
-Role = Literal["scorer", "learner", "all"]
+Role = Literal["scorer", "learner", "desk", "all"]
 DAY_MS = 86_400_000
 IDLE_S = 0.05
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
 FIGURES_EVERY_S = 1.0
-M_ARENA_MAX = -8
 
 
 def now_ms() -> int:
@@ -51,12 +49,6 @@ def calm_collector() -> None:
     """Let the garbage collector look seldom: a third of a scorer's time went into looking for cycles among samples."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-
-
-def one_heap() -> None:
-    """Let all threads share glibc's first heap; with one for each, resident memory rose by 2 MB a minute."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def topic_specs(settings: Settings, samples_partitions: int = 0) -> list[TopicSpec]:
@@ -141,6 +133,7 @@ class Service(Closeable):
         slot: str = "",
         follower: Follower | None = None,
         agreement: Agreement | None = None,
+        room: DeskRoom | None = None,
     ) -> None:
         self.broker, self.settings, self.clock = broker, settings, clock
         self.agreement = agreement or Agreement()
@@ -153,6 +146,14 @@ class Service(Closeable):
             self.scorer = ScorerTask(broker, settings, self.follower, clock, writer=writer)
         if role in ("learner", "all"):
             self.learner = LearnerTask(broker, settings, self.follower, clock)
+        self.desk: DeskTask | None = None
+        if role == "desk" or (role == "all" and room is not None):
+            self.desk = DeskTask(broker, settings, self.follower, clock, room)
+
+    @property
+    def tasks(self) -> list[ScorerTask | LearnerTask | DeskTask]:
+        """The roles that this process plays."""
+        return [task for task in (self.scorer, self.learner, self.desk) if task is not None]
 
     def turn(self, timeout_s: float = 0.0) -> int:
         """Let each role do one round; return what was handled."""
@@ -161,25 +162,25 @@ class Service(Closeable):
             done += self.learner.turn(0.0 if self.scorer is not None else timeout_s)
         if self.scorer is not None:
             done += self.scorer.turn(0.0 if done else timeout_s)
+        if self.scorer is None and self.learner is None:
+            done += self.follower.advance(timeout_s=timeout_s)
+        if self.desk is not None:
+            done += self.desk.turn()
         return done
 
     @property
     def ready(self) -> bool:
         """Whether broker, group and fold are joined, and the model is everybody's."""
-        return not self.agreement.lasting and all(
-            task.ready for task in (self.scorer, self.learner) if task is not None
-        )
+        return not self.agreement.lasting and all(task.ready for task in self.tasks)
 
     def abandon(self) -> None:
         """Leave the groups; the next turn joins anew."""
-        for task in (self.scorer, self.learner):
-            if task is not None:
-                task.abandon()
+        for task in self.tasks:
+            task.abandon()
 
     def close(self) -> None:
-        for task in (self.scorer, self.learner):
-            if task is not None:
-                task.close()
+        for task in self.tasks:
+            task.close()
         self.follower.close()
 
 
@@ -198,10 +199,18 @@ class Loop:
         Which machines.
     publish
         Called about once a second, and at changes of readiness, with the service's figures.
+    room
+        Where people answer; None: nowhere.
     """
 
-    def __init__(self, settings: Settings, role: Role, publish: Callable[[Figures], None]) -> None:
-        self.settings, self.role, self.publish = settings, role, publish
+    def __init__(
+        self,
+        settings: Settings,
+        role: Role,
+        publish: Callable[[Figures], None],
+        room: DeskRoom | None = None,
+    ) -> None:
+        self.settings, self.role, self.publish, self.room = settings, role, publish, room
         self.stopping = threading.Event()
         self.wait_s = FIRST_WAIT_S
         self.published = 0.0
@@ -241,7 +250,7 @@ class Loop:
             broker.probe(self.settings.group)
 
     def _serve(self, broker: Broker) -> None:
-        with Service(broker, self.settings, self.role, agreement=self.agreement) as service:
+        with Service(broker, self.settings, self.role, agreement=self.agreement, room=self.room) as service:
             told = saved = time.monotonic()
             ready = False
             service.follower.tick = lambda: self._live(service)
@@ -283,6 +292,8 @@ class Loop:
                 service.scorer.drain()
             if service.learner is not None:
                 service.learner.turn(0.0)
+            if service.desk is not None:
+                service.desk.drain()
             service.follower.save()
         except Unavailable as why:
             log.warning(

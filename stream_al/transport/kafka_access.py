@@ -121,14 +121,14 @@ def problems(client: Mapping[str, Any]) -> list[str]:
         if client.get(key) is not None:
             try:
                 Path(client[key]).open("rb").close()
-            except (OSError, TypeError) as problem:
+            except (OSError, TypeError, ValueError) as problem:
                 found.append(f"{key}: {problem}")
     return found
 
 
 def _sasl_problems(client: Mapping[str, Any]) -> list[str]:
     mechanism = client.get("sasl_mechanism")
-    if mechanism not in SASL_MECHANISMS:
+    if mechanism not in tuple(SASL_MECHANISMS):  # it may be anything, a list too
         return [f"sasl_mechanism: {mechanism!r} is none of {', '.join(sorted(SASL_MECHANISMS))}"]
     if mechanism not in _BY_PASSWORD:
         return []

@@ -1,9 +1,11 @@
-"""What is answered over HTTP: metrics, health, readiness, and an index of them.
+"""What is answered over HTTP: metrics, health, readiness, an index of them, and the desk where people answer.
 
-Every answer comes from the board's latest picture; nothing here waits for the service.
+Every answer about the service comes from the board's latest picture; nothing here waits for the service.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
@@ -13,7 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stream_al import __version__
 from stream_al.metrics import Exposition
+from stream_al.service.desk import DeskRoom
 from stream_al.web.board import Board
+from stream_al.web.desk import add_desk
 from stream_al.web.limits import HEADERS, Limits
 
 PAGES = {
@@ -21,11 +25,24 @@ PAGES = {
     "/healthz": "whether the process is alive",
     "/readyz": "whether it does its work, and if not, why",
 }
+DESK_PAGES = {
+    "/label": "the questions, one at a time",
+    "/desk": "how the people and the model do, for the owner",
+    "/openapi.json": "what programs may ask here",
+}
 
 
-def create_app(board: Board) -> FastAPI:
-    """Return the application that shows what is on the board."""
-    app = FastAPI(title="stream-al", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+def create_app(board: Board, room: DeskRoom | None = None) -> FastAPI:
+    """Return the application that shows what is on the board and, where there is a room, lets people answer."""
+    document = None if room is None else "/openapi.json"
+    app = FastAPI(
+        title="stream-al",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=document,
+        redirect_slashes=False,
+    )
     exposition = Exposition(lambda: board.figures)
 
     async def metrics(request: Request) -> Response:
@@ -39,10 +56,12 @@ def create_app(board: Board) -> FastAPI:
         return _readiness(board)
 
     async def index(_: Request) -> Response:
-        return HTMLResponse(_index())
+        return HTMLResponse(_index(PAGES if room is None else {**DESK_PAGES, **PAGES}))
 
     for path, answer in {"/metrics": metrics, "/healthz": healthz, "/readyz": readyz, "/": index}.items():
         app.add_route(path, answer)
+    if room is not None:
+        add_desk(app, room)
     return app
 
 
@@ -63,7 +82,7 @@ def _readiness(board: Board) -> JSONResponse:
     why = figures.why_not if board.alive() else _silence(round(board.silent_s(), 1))
     if not (figures.ready and board.alive()):
         return JSONResponse({"ready": False, "why": why}, status_code=503)
-    roles = [name for name in ("scorer", "learner") if getattr(figures, name) is not None]
+    roles = [name for name in ("scorer", "learner", "desk") if getattr(figures, name)]
     return JSONResponse(
         {
             "ready": True,
@@ -80,8 +99,8 @@ def _silence(seconds: float) -> str:
     return f"the service's loop has said nothing for {seconds} s"
 
 
-def _index() -> str:
-    links = "\n".join(f'<li><a href="{path}">{path}</a>: {what}</li>' for path, what in PAGES.items())
+def _index(pages: Mapping[str, str]) -> str:
+    links = "\n".join(f'<li><a href="{path}">{path}</a>: {what}</li>' for path, what in pages.items())
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'

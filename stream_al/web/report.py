@@ -10,12 +10,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
 from stream_al import __version__
+from stream_al.web import resource
 from stream_al.web.curves import Chart, Line, Points, ceiling, drawings, fitting, legend
 from stream_al.web.demo_run import DemoRun, asking, between, model_name, percent
 
@@ -56,11 +56,6 @@ def page(run: DemoRun) -> str:
         settings=table("settings", ("Setting", "Value"), list(_settings(run))),
         json=json.dumps(run.figures()).replace("</", "<\\/"),
     )
-
-
-def resource(name: str) -> str:
-    """Return a file of this package as text."""
-    return resources.files("stream_al.web").joinpath(name).read_text(encoding="utf-8")
 
 
 def style() -> str:

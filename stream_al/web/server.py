@@ -14,6 +14,7 @@ from typing import Self
 import structlog
 import uvicorn
 
+from stream_al.service.desk import DeskRoom
 from stream_al.service.figures import Figures
 from stream_al.transport.port import Closeable
 from stream_al.web.app import create_app, secured
@@ -36,10 +37,14 @@ class HttpServer(Closeable):
         Where to listen; port 0 is any free one.
     board
         Where the figures are shown; None: one of its own.
+    room
+        Where people answer; None: nowhere.
     """
 
-    def __init__(self, host: str, port: int, board: Board | None = None) -> None:
-        self.host, self.port = host, port
+    def __init__(
+        self, host: str, port: int, board: Board | None = None, room: DeskRoom | None = None
+    ) -> None:
+        self.host, self.port, self.room = host, port, room
         self.board = board or Board()
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -60,7 +65,7 @@ class HttpServer(Closeable):
         """
         listener = listen(self.host, self.port)
         self.port = listener.getsockname()[1]
-        self._server = server = _Server(_settings(secured(create_app(self.board))))
+        self._server = server = _Server(_settings(secured(create_app(self.board, self.room))))
         self._thread = threading.Thread(target=server.answer, args=(listener,), name="http", daemon=True)
         self._thread.start()
         server.decided.wait(START_S)

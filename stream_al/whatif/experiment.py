@@ -13,8 +13,9 @@ from pathlib import Path
 from statistics import fmean
 from string import Template
 
+from stream_al.web import resource
 from stream_al.web.curves import Chart, Line, Points, fitting, standalone
-from stream_al.web.report import figure, resource, solid, style, table
+from stream_al.web.report import figure, solid, style, table
 from stream_al.whatif.figures import COLOURS, RECENT, charts, mean_curve, recent
 from stream_al.whatif.pool import Curve
 from stream_al.whatif.results import Curves

@@ -26,6 +26,7 @@ from typing import Any
 
 from stream_al import __version__
 from stream_al.config import Settings, load
+from stream_al.core.fold import FOLD_VERSION
 from stream_al.simulate import Oracle, Simulation
 from stream_al.whatif.processes import Stop, Stopped
 from stream_al.whatif.reading import Row
@@ -148,7 +149,7 @@ class Plan:
         """Return what names everything the result of a cell depends on."""
         facts = [
             self.stream.digest, self.stream.shuffled, cell.strategy, cell.model.section, repr(cell.budget), cell.seed,
-            asdict(self.oracle), self.overrides, OWN, __version__, version("river"),
+            asdict(self.oracle), self.overrides, OWN, __version__, FOLD_VERSION, version("river"),
         ]  # fmt: skip
         return blake2b(json.dumps(facts, default=str).encode(), digest_size=8).hexdigest()
 

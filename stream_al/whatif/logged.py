@@ -5,9 +5,10 @@ Theory of operation
 Every label in the ledger came with the probability p of having been asked for and with what the model said then. So the
 labelled samples, each weighted by 1/p, stand for all samples that could have been asked for (Hájek, 1971), and
 another way of asking can be judged on them: with utility u and a budget B it asks above the threshold that a share
-B of the weights exceeds. What is told of it is the share of the model's mistakes that lie there, ::
+B of the weights exceeds, and by lot at it, where many samples may lie: a tree says few different things. What is told
+of it is the share of the model's mistakes that it would find, ::
 
-    M = Σ w a e / Σ w e        w = 1/p, a = [u ≥ threshold], e = 1 where the shown class was wrong
+    M = Σ w a e / Σ w e        w = 1/p, a = P(asked for), e = 1 where the shown class was wrong
 
 with the interval of its linearised variance Σ (1 - p) w² e (a - M)² / (Σ w e)². Asking at random finds a share B of the
 mistakes; how much more another way finds is what it is worth.
@@ -154,7 +155,7 @@ def _choice(
     if not e.any():
         return Choice(strategy, budget, None, labels, None, None, None, 0.0, "no mistake among the labels")
     threshold = _threshold(utility, 1 / p, budget)
-    asked = utility >= threshold
+    asked = _asked(utility, 1 / p, budget, threshold)
     found = float((e * asked).sum() / e.sum())
     spread = math.sqrt(float(((1 - p) * e**2 * (asked - found) ** 2).sum())) / float(e.sum())
     half = student(max(1.0, effective - 1)) * spread
@@ -176,3 +177,17 @@ def _threshold(utility: NDArray[np.float64], weights: NDArray[np.float64], budge
     order = np.argsort(-utility, kind="stable")
     reached = np.cumsum(weights[order]) / weights.sum()
     return float(utility[order][min(int(np.searchsorted(reached, budget - 1e-12)), len(order) - 1)])
+
+
+def _asked(
+    utility: NDArray[np.float64], weights: NDArray[np.float64], budget: float, threshold: float
+) -> NDArray[np.float64]:
+    """Return how surely each is asked for, so that it is a share ``budget`` of the weights.
+
+    >>> _asked(np.array([0.9, 0.5, 0.5, 0.1]), np.ones(4), 0.5, 0.5)
+    array([1. , 0.5, 0.5, 0. ])
+    """
+    above, there = utility > threshold, utility == threshold
+    left = budget * weights.sum() - weights[above].sum()
+    asked: NDArray[np.float64] = above + there * min(1.0, max(0.0, left / weights[there].sum()))
+    return asked

@@ -24,6 +24,7 @@ from typing import IO, Any
 
 import msgspec
 
+from stream_al.codec import LARGEST_NUMBER, BadRecord, check_class
 from stream_al.core.labels import Label
 from stream_al.core.messages import Feature, Features
 
@@ -171,8 +172,12 @@ def _require(path: Path, label: str | None, columns: Sequence[str], rows: Sequen
 def _label(value: Any, place: str, column: str | None) -> Label:
     """Return a label; whole numbers that a format stores as fractions are whole."""
     if isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
     if isinstance(value, str | int):
+        try:
+            check_class(value)
+        except BadRecord as wrong:
+            raise DataError(f"{place}: {wrong} ({column})") from None
         return value
     if isinstance(value, float):
         raise DataError(
@@ -183,11 +188,15 @@ def _label(value: Any, place: str, column: str | None) -> Label:
 
 
 def _feature(value: Any, place: str, column: str) -> Feature:
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, str | bool):
         return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, list) and all(isinstance(x, int | float) and math.isfinite(x) for x in value):
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, int | float):
+        if abs(value) > LARGEST_NUMBER:
+            raise DataError(f"{place}: {column} is too large a number; --ignore leaves a column out")
+        return value
+    if isinstance(value, list) and all(type(x) in (int, float) and abs(x) <= LARGEST_NUMBER for x in value):
         return value
     if isinstance(value, dict | list):
         what = "an object" if isinstance(value, dict) else "a list with other things than numbers"

@@ -8,9 +8,10 @@ from string import Template
 from typing import Any
 
 from stream_al import __version__
+from stream_al.web import resource
 from stream_al.web.curves import Chart
 from stream_al.web.demo_run import asking, model_name, percent
-from stream_al.web.report import figure, resource, solid, style, table
+from stream_al.web.report import figure, solid, style, table
 from stream_al.whatif.advice import accuracy, needed, sentences
 from stream_al.whatif.results import Result
 from stream_al.whatif.summary import Group, Summary

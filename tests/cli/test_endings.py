@@ -91,7 +91,7 @@ def test_a_bug_is_called_one_and_shown(cli, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "--role", "boss"], "'--role': 'boss' is not one of 'scorer', 'learner', 'all'."),
+        (["run", "--role", "boss"], "'--role': 'boss' is not one of 'scorer', 'learner', 'desk', 'all'."),
         (["demo", "--dataset", "x"], "'--dataset': 'x' is not one of 'phishing'"),
         (["demo", "--budget", "2"], "'--budget': 2 is no share of the samples; write for example 0.05"),
         (["demo", "--budget", "0"], "'--budget': 0 is no share"),

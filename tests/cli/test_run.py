@@ -74,6 +74,37 @@ def test_roles_work_apart_and_an_interrupt_ends_them_well(cli, program):
         assert process.returncode == 0
 
 
+def test_a_process_can_be_the_desk_alone(cli, program):
+    service = program("run", "--role", "all", "--set", "http.port=null")
+    started(service)
+    desk = program("run", "--role", "desk", "--set", "desk.grace_s=0.1")
+    url = started(desk)["listening"]["url"]
+    cli("send", "samples", stdin=samples(60))
+
+    def post(path, body):
+        request = urllib.request.Request(
+            url + path, json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+
+    (question,) = until(lambda: post("/requests/lease", {"count": 1})["questions"])
+    post("/labels", {"request_id": question["request_id"], "label": "pos", "new_class": True})
+    until(lambda: status(cli)["labels"]["learned"] == 1)
+    with urllib.request.urlopen(f"{url}/readyz") as answer:
+        assert json.load(answer)["roles"] == ["desk"]
+    for process in (desk, service):
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=15)
+        assert process.returncode == 0
+
+
+def test_the_desk_needs_a_port(cli):
+    end = cli("run", "--role", "desk", "--set", "http.port=null")
+    assert end.exit_code == 78
+    assert "http.port" in end.stderr
+
+
 def test_an_unexpected_end_is_one_clear_line_in_the_log(cli, monkeypatch):
     monkeypatch.setattr("stream_al.service.loop.Loop.run", lambda _: 1 / 0)
     monkeypatch.setattr("stream_al.service.loop.Loop.install_signals", lambda _: None)

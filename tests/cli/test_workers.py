@@ -92,6 +92,7 @@ def test_the_death_of_one_worker_ends_all_and_is_told(cli, program, broker):
     assert gone(one)
 
 
+@pytest.mark.slow
 def test_workers_end_with_who_watches_over_them(cli, program, broker):
     team = program("run", "--role", "scorer", "--workers", 2)
     lines_until(team, lambda said: events(said, "started"))

@@ -42,6 +42,21 @@ def universe(seed, n=2000, lost=lambda e, m: np.zeros(len(e), bool)):
     return accuracy, e
 
 
+def test_the_history_is_the_same_accuracy_by_stretches():
+    accuracy, e = universe(1, n=4_000)
+    history = accuracy.history(4)
+    ends = [samples for samples, _ in history]
+    assert 2 <= len(history) <= 4
+    assert ends == sorted(ends)
+    assert ends[-1] <= 4_000
+    inside = 0
+    for start, (end, found) in zip([0, *ends], history, strict=False):
+        inside += found.dr.low <= e[start:end].mean() <= found.dr.high
+        assert found.labels >= 40
+    assert inside >= len(history) - 1
+    assert Accuracy().history(4) == []
+
+
 @pytest.mark.parametrize(
     "lost",
     [

@@ -529,6 +529,18 @@ def test_it_is_learned_once_whatever_comes_again():
     assert desk.fold.learned == 1
 
 
+def test_one_sent_again_and_again_waits_no_more_than_the_state_can_hold():
+    desk, many = Desk(unsolicited=True), 20 * MOST_WAITING
+    step = desk.turn(answers=[unasked() for _ in range(many)])
+    assert len(desk.learner.waiting) == MOST_WAITING
+    assert len(desk.learner.answer_position("labels", 0, many)[1]) <= 1_500
+    assert desk.fold.learned == 1
+    assert len(step.rejected) == many - MOST_WAITING - 1
+    step = desk.turn(later_ms=6_000)
+    assert len(step.rejected) == MOST_WAITING
+    assert desk.fold.learned == 1
+
+
 def test_it_is_forgotten_in_time():
     desk = Desk(unsolicited=True)
     desk.turn(answers=[unasked()])

@@ -136,6 +136,20 @@ def test_what_is_wrong_is_named_and_no_password_shown(
         assert secret not in f"{caught.value!r} {caught.value.__cause__!r} {caplog.text}"
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"security_protocol": "SASL_SSL", "sasl_mechanism": ["PLAIN"]},
+        {"security_protocol": ["SSL"]},
+        {"ssl_cafile": "a\0b"},
+        {"ssl_cafile": 3},
+    ],
+)
+def test_a_setting_of_the_wrong_type_is_named(wrong):
+    with pytest.raises(TopicError, match=rf"broker\.client\.{list(wrong)[-1]}"):
+        KafkaBroker("localhost:1", client=wrong)
+
+
 def test_a_host_the_certificate_is_not_for_is_named(node, client):
     with pytest.raises(TopicError, match=r"another host than broker\.url"):
         KafkaBroker(f"localhost:{node.guarded_port}", client=client, request_timeout_s=1.5)

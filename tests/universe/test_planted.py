@@ -11,6 +11,8 @@ from tests.universe.checks import check
 from tests.universe.planted import BUGS
 from tests.universe.world import Universe
 
+pytestmark = pytest.mark.slow
+
 SEEDS = 100
 PAIRS = random.Random(1).sample(list(itertools.combinations(BUGS, 2)), 4)
 

@@ -53,6 +53,20 @@ def test_intervals_hold_what_another_budget_would_have_found():
     assert held >= 26
 
 
+def test_utilities_that_many_share_do_not_make_a_budget_larger():
+    """A tree says few different things; of samples that look the same, asking finds no more than by lot."""
+    log, *_ = world(3)
+    same = Recorded(
+        tuple(label(i, 0.1, 0.5, wrong=i % 3 == 0) for i in range(len(log.labels))), log.samples, 0
+    )
+    [choice] = choices(same, ["margin"], [0.1])
+    assert choice.mistakes == pytest.approx(0.1)
+    half = Recorded(
+        tuple(label(i, 0.1, 0.9 if i % 2 else 0.1, wrong=i % 4 == 1) for i in range(400)), 4_000, 0
+    )
+    assert choices(half, ["margin"], [0.1])[0].mistakes == pytest.approx(0.2)
+
+
 def test_two_classes_have_the_same_order_by_all_that_the_probabilities_tell():
     log, *_ = world(1)
     margin, confidence, entropy, random = choices(
