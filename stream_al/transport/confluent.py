@@ -156,6 +156,8 @@ class ConfluentBroker(KafkaBroker):
         common = {
             "client.id": "stream-al",
             "metadata.max.age.ms": 30_000,
+            # "rebootstrap" drops its coordinators and may wait for a dropped one for ever; see ``_within``
+            "metadata.recovery.strategy": "none",
             "message.max.bytes": USUAL_REQUEST_BYTES,
             "log_level": 0,  # it would write to standard error
         }
@@ -437,7 +439,8 @@ class ConfluentMember(Member):
         self._writer.close()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            _within(_CLOSE_S, consumer.close)
+            with contextlib.suppress(KafkaException, RuntimeError):
+                _within(_CLOSE_S, consumer.close)
 
 
 class _Writer:
@@ -493,7 +496,7 @@ class _Writer:
             self._producer.begin_transaction()
             answers = self._sent(outputs, deadline)
             if offsets:
-                self._producer.send_offsets_to_transaction(offsets, group, _left(deadline))
+                self._place(offsets, group, deadline)
             written = self._acknowledged(answers, len(outputs), deadline)
             ending = True
             self._producer.commit_transaction(_left(deadline))
@@ -504,6 +507,11 @@ class _Writer:
             self._broken = True  # interrupted in the middle: the transaction is left to its timeout
             raise
         return written
+
+    def _place(self, offsets: Sequence[Any], group: bytes, deadline: float) -> None:
+        """Send the positions. librdkafka heeds no time limit here while the group's coordinator is away."""
+        send = self._producer.send_offsets_to_transaction
+        _within(_left(deadline), lambda: send(offsets, group, _left(deadline)))
 
     def _sent(self, outputs: Sequence[Output], deadline: float) -> list[tuple[Any, Any]]:
         answers: list[tuple[Any, Any]] = []
@@ -591,22 +599,36 @@ class _Writer:
             raise Unavailable(f"{self._name} can no longer write: close this member and join again")
 
     def close(self) -> None:
-        producer, self._producer, self._started, self._broken = self._producer, None, False, True
-        if producer is not None:
+        producer, self._producer, self._started, self._broken = [self._producer], None, False, True
+        if producer[0] is not None:
             with contextlib.suppress(KafkaException):
-                producer.purge()
+                producer[0].purge()
+                _within(_CLOSE_S, producer.clear)  # it ends when nobody holds it
 
 
-def _within(seconds: float, end: Callable[[], object]) -> None:
-    """Let something end, but wait no longer: without a broker librdkafka may take its time."""
+def _within(seconds: float, call: Callable[[], object]) -> None:
+    """Call in a thread that is left behind when the time is over: librdkafka's own limits do not always hold.
 
-    def quietly() -> None:
-        with contextlib.suppress(Exception):
-            end()
+    Raises
+    ------
+    KafkaException
+        Of the call, or ``_TIMED_OUT``.
+    """
+    raised: list[BaseException] = []
 
-    thread = threading.Thread(target=quietly, name="closing", daemon=True)
+    def run() -> None:
+        try:
+            call()
+        except BaseException as exc:  # noqa: BLE001 - raised again below
+            raised.append(exc)
+
+    thread = threading.Thread(target=run, name="librdkafka", daemon=True)
     thread.start()
     thread.join(seconds)
+    if thread.is_alive():
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001
+    if raised:
+        raise raised[0]
 
 
 def _left(deadline: float) -> float:
