@@ -40,9 +40,16 @@ class SettledBroker(Settled):
     """Of kafka-python."""
 
 
+def installed(library: str) -> str:
+    """Return the name of a client library; skip where it is not installed."""
+    if library == "confluent":
+        pytest.importorskip("confluent_kafka", reason="confluent-kafka is not installed: stream-al[confluent]")
+    return library
+
+
 def confluent_kind() -> type[KafkaBroker]:
-    """Return a settled broker whose members are librdkafka's; skip where that is not installed."""
-    pytest.importorskip("confluent_kafka", reason="confluent-kafka is not installed: stream-al[confluent]")
+    """Return a settled broker whose members are librdkafka's."""
+    installed("confluent")
     from stream_al.transport.confluent import ConfluentBroker
 
     return type("SettledConfluent", (Settled, ConfluentBroker), {})
