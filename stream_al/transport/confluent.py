@@ -30,6 +30,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from stream_al.config import USUAL_REQUEST_BYTES
@@ -49,6 +51,7 @@ from stream_al.transport.port import (
     Position,
     PositionGone,
     Rebalanced,
+    Record,
     Records,
     TopicError,
     TopicPartition,
@@ -122,16 +125,28 @@ _TIMED_OUT = {KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT}  # noqa: SLF001
 
 
 class _Record(NamedTuple):
+    """Holds what is read of every sample, and the message for what is read of few."""
+
     topic: str
     partition: int
     offset: int
-    timestamp: int
-    key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    message: Any
+
+    @property
+    def timestamp(self) -> int:
+        return int(self.message.timestamp()[1])
+
+    @property
+    def key(self) -> bytes | None:
+        return self.message.key()  # type: ignore[no-any-return]
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        return self.message.headers() or ()
 
 
-_made = _Record._make
+_made = partial(tuple.__new__, _Record)  # in half the time of _Record._make
 
 
 class ConfluentBroker(KafkaBroker):
@@ -210,7 +225,7 @@ class ConfluentMember(Member):
     """A member of a group and its transactional producer; see the port."""
 
     def __init__(self, broker: ConfluentBroker, group: str, topic: str, *, writer: str, fetch: bool) -> None:
-        self._broker, self._group_id, self._fetch = broker, group, fetch
+        self._broker, self._group_id, self._topic, self._fetch = broker, group, topic, fetch
         self._connections = _Connections()
         self._changes: list[tuple[str, set[TopicPartition]]] = []
         self._unannounced: set[TopicPartition] = set()
@@ -290,21 +305,28 @@ class ConfluentMember(Member):
         return self._sorted(found)
 
     def _sorted(self, messages: Sequence[Any]) -> Records:
-        records: Records = {}
+        by_partition: dict[int, list[Any]] = {}
         for m in messages:
-            at = (m.topic(), m.partition())  # equal to a TopicPartition, and made in a third of the time
             if (error := m.error()) is not None:
-                self._trouble(TopicPartition(*at), error)
-                continue
-            due, offset = self._next.get(at), m.offset()  # type: ignore[call-overload]
-            if due is None or offset < due:
-                continue
-            self._next[at] = offset + 1  # type: ignore[index]
-            record = _made((*at, offset, m.timestamp()[1], m.key(), m.value(), m.headers() or ()))
-            if (found := records.get(at)) is None:  # type: ignore[call-overload]
-                records[TopicPartition(*at)] = [record]
+                self._trouble(TopicPartition(m.topic(), m.partition()), error)
+            elif (found := by_partition.get(m.partition())) is None:
+                by_partition[m.partition()] = [m]
             else:
-                found.append(record)
+                found.append(m)
+        records: Records = {}
+        for partition, found in by_partition.items():
+            tp = TopicPartition(self._topic, partition)
+            if (due := self._next.get(tp)) is None:
+                continue
+            offsets, values = [m.offset() for m in found], [m.value() for m in found]
+            made: list[Record] = list(
+                map(_made, zip(repeat(self._topic), repeat(partition), offsets, values, found))
+            )
+            if offsets[0] < due:  # from before it was sought
+                made = [record for record in made if record.offset >= due]
+            if made:
+                self._next[tp] = offsets[-1] + 1
+                records[tp] = made
         return records
 
     def _trouble(self, tp: TopicPartition, error: Any) -> None:
@@ -460,7 +482,7 @@ class _Writer:
         self._check_whole()
         if self._producer is None:
             self._producer = Producer({
-                "compression.type": "zstd",
+                "compression.type": "lz4",  # zstd: 0.8 us a sample more
                 **self._broker.settings(_OF_PRODUCER),
                 "transactional.id": self._name,
                 "transaction.timeout.ms": self._broker.transaction_timeout_ms,

@@ -43,7 +43,9 @@ class SettledBroker(Settled):
 def installed(library: str) -> str:
     """Return the name of a client library; skip where it is not installed."""
     if library == "confluent":
-        pytest.importorskip("confluent_kafka", reason="confluent-kafka is not installed: stream-al[confluent]")
+        pytest.importorskip(
+            "confluent_kafka", reason="confluent-kafka is not installed: stream-al[confluent]"
+        )
     return library
 
 

@@ -19,7 +19,9 @@ def library():
 
 @pytest.fixture
 def world(tmp_path, kafka_bootstrap, library, request):
-    made = make(tmp_path, kafka_bootstrap, getattr(request, "param", 0), broker={"client": installed(library)})
+    made = make(
+        tmp_path, kafka_bootstrap, getattr(request, "param", 0), broker={"client": installed(library)}
+    )
     yield made
     made.close()
 
@@ -27,7 +29,10 @@ def world(tmp_path, kafka_bootstrap, library, request):
 @pytest.mark.fault("a broker that dies or is away", "a service whose Apache Kafka ends and comes back")
 @pytest.mark.parametrize(
     ("library", "away_s"),
-    [("kafka-python", 2), ("confluent", 0)],  # librdkafka must live through it: nobody notices and begins anew
+    [
+        ("kafka-python", 2),
+        ("confluent", 0),
+    ],  # librdkafka must live through it: nobody notices and begins anew
 )
 def test_the_broker_goes_away_and_comes_back(tmp_path, kafka_node, library, away_s):
     world = make(tmp_path, kafka_node.bootstrap, broker={"client": installed(library)})
