@@ -20,6 +20,12 @@ its own thread meanwhile, but gives no partition up before ``poll`` has run the 
 this member is still in its group, so the admin client asks for the group's members.
 
 *Fatal errors* of the producer (fenced, or out of sequence) end the member, as does an unknown outcome.
+
+*Time limits*: two faults of librdkafka meet when a broker comes back within seconds. ``send_offsets_to_transaction``
+heeds no limit while the group's coordinator is away, and a producer that has begun anew from its bootstrap addresses
+waits for a coordinator that it has dropped, for ever. So it never begins anew (``metadata.recovery.strategy``): whoever
+is silent for five seconds is closed, and the next member starts from these addresses. And ``_within`` limits that
+call: a broker that left the cluster can still be the one that is waited for.
 """
 
 from __future__ import annotations
