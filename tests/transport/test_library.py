@@ -20,7 +20,7 @@ main()
 
 def test_a_library_that_is_not_installed_is_a_setting_that_is_wrong(tmp_path):
     end = subprocess.run(
-        [sys.executable, "-c", MISSING], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", MISSING], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
     )
     assert end.returncode == 78
     assert "pip install 'stream-al[confluent]'" in end.stderr
