@@ -78,7 +78,6 @@ def cabled_node(cable):
         ("kafka-python", "cut", "before"),
         ("kafka-python", "hang", "before"),
         ("kafka-python", "hang", "written"),
-        ("confluent", "cut", "before"),
         ("confluent", "hang", "written"),
     ],
 )
