@@ -167,7 +167,7 @@ class LogFile:
             "journal_mode = WAL",
             f"synchronous = {synchronous}",
             "secure_delete = FAST",  # some builds overwrite whatever is deleted, at the price of retention
-            "cache_size = -16384",
+            "cache_size = -4096",  # appends and reads go forward; trimming old pages fills whatever is allowed
             "journal_size_limit = 67108864",
         ):
             self.db.execute(f"PRAGMA {pragma}").fetchall()
