@@ -256,10 +256,13 @@ def kafka(url: str, rounds: int, n: int, bars: Bars, slack: float) -> None:
     for i in range(rounds):
         for side in sides if i % 2 else sides[::-1]:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                side.us.append(pool.submit(measured, side.name, url, f"round-{i}", n).result())
-    plain, poll, scorer = sides
+                side.us.append(
+                    pool.submit(measured, side.name, url, f"round-{i}-{sides.index(side)}", n).result()
+                )
+    plain, poll, scorer, confluent = sides
     show("Apache Kafka: CPU time a sample", sides, plain)
     bars.add("Kafka: ordinary loop / scorer", plain.median / scorer.median, low=2.2 * slack)
+    bars.add("Kafka: ordinary loop / scorer with confluent", plain.median / confluent.median, low=5.5 * slack)
     bars.add("Kafka: scorer / bare poll", scorer.median / poll.median, high=2.1 / slack)
 
 
@@ -270,7 +273,9 @@ def measured(name: str, url: str, group: str, n: int) -> float:
     settings = settings_of(url, MODELS["logistic"], f"group={group}", f"topics.reports={group}-reports")
     with contextlib.ExitStack() as stack:
         side = KAFKA[name](settings, stack)
-        side.take(WARM + SETTLED if side.name != "scorer" else SETTLED)  # the scorer knows what was decided
+        side.take(
+            WARM + SETTLED if not name.startswith("scorer") else SETTLED
+        )  # the scorer knows what was decided
         side.run(n)
     return side.us[0]
 
@@ -305,10 +310,16 @@ def _scorer_on_kafka(settings: Settings, stack: contextlib.ExitStack) -> Side:
     return side
 
 
+def _confluent_on_kafka(settings: Settings, stack: contextlib.ExitStack) -> Side:
+    chosen = settings.broker.model_copy(update={"client": {"library": "confluent"}})
+    return _scorer_on_kafka(settings.model_copy(update={"broker": chosen}), stack)
+
+
 KAFKA: dict[str, Callable[[Settings, contextlib.ExitStack], Side]] = {
     "ordinary loop": _ordinary_on_kafka,
     "bare poll": _poll_on_kafka,
     "scorer, logistic": _scorer_on_kafka,
+    "scorer, confluent": _confluent_on_kafka,
 }
 
 

@@ -50,6 +50,7 @@ REGRESSION_SPEC: list[Any] = [
 ]
 
 USUAL_BYTES = 256_000  # of a sample; what comes of it fits into a message as large as Kafka allows by default
+LIBRARIES = ("kafka-python", "confluent")  # Kafka clients
 USUAL_REQUEST_BYTES = 5 * 1024 * 1024  # that a Kafka client may send at once
 
 
@@ -114,6 +115,14 @@ def _client_key(key: str) -> str:
     return key
 
 
+def _or_library(schema: dict[str, Any]) -> None:
+    """Let editors know that a library's name may stand in place of the mapping."""
+    mapping = {
+        key: schema.pop(key) for key in ("type", "additionalProperties", "propertyNames") if key in schema
+    }
+    schema["anyOf"] = [mapping, {"enum": list(LIBRARIES)}]
+
+
 ClientKey = Annotated[str, AfterValidator(_client_key)]
 TopicName = Annotated[str, AfterValidator(_topic_name)]
 FieldPath = Annotated[str, AfterValidator(_field_path)]
@@ -166,8 +175,10 @@ class Broker(Section):
     client: dict[ClientKey, Any] = Field(
         default_factory=dict,
         description="Settings passed to the Kafka client as they are: security_protocol, sasl_mechanism, "
-        "ssl_cafile, ...",
+        "ssl_cafile, ... With library: confluent (stream-al[confluent]), or just confluent in place of the mapping, "
+        "samples are read and commits written by librdkafka; the settings keep their names.",
         examples=[{"security_protocol": "SSL"}],
+        json_schema_extra=_or_library,
     )
 
     @field_validator("replication_factor")
@@ -180,7 +191,19 @@ class Broker(Section):
     @field_validator("client", mode="before")
     @classmethod
     def _empty_client(cls, client: object) -> object:
+        if isinstance(client, str):
+            return {"library": client}
         return {} if client is None else client
+
+    @field_validator("client")
+    @classmethod
+    def _known_library(cls, client: dict[str, Any]) -> dict[str, Any]:
+        library = client.get("library", LIBRARIES[0])
+        if library not in LIBRARIES:
+            raise ValueError(
+                f"{library!r} is no client library; write {' or '.join(LIBRARIES)}, or a mapping of settings"
+            )
+        return client
 
 
 class Topics(Section):
@@ -811,12 +834,20 @@ def load(
     wrong: list[str] = []
     for read in _sources(path, overrides, os.environ if environ is None else environ):
         try:
-            tree = read().over(tree)
+            tree = _library_written_out(read()).over(tree)
         except ConfigError as error:
             wrong += error.problems
     if wrong:
         raise ConfigError(*wrong)
     return _validated(tree)
+
+
+def _library_written_out(tree: source.Tree) -> source.Tree:
+    """Let ``broker.client: confluent`` of one source and a password of another be one mapping."""
+    broker = tree.value.get("broker")
+    if not isinstance(broker, Mapping) or not isinstance(library := broker.get("client"), str):
+        return tree
+    return source.Tree({**tree.value, "broker": {**broker, "client": {"library": library}}}, tree.origins)
 
 
 def show(settings: Settings) -> dict[str, Any]:

@@ -459,6 +459,37 @@ def test_requests_that_a_kafka_client_may_not_send_are_refused():
     load(None, [large], environ={})
 
 
+@pytest.mark.parametrize(
+    ("text", "environ", "expected"),
+    [
+        ("broker: {client: confluent}", {}, {"library": "confluent"}),
+        ("broker: {client: {library: kafka-python}}", {}, {"library": "kafka-python"}),
+        (
+            "broker: {client: confluent}",
+            {"STREAM_AL_BROKER__CLIENT__SASL_PLAIN_PASSWORD": "hunter2"},
+            {"library": "confluent", "sasl_plain_password": "hunter2"},
+        ),
+        (
+            "broker: {client: {security_protocol: SSL}}",
+            {"STREAM_AL_BROKER__CLIENT": "confluent"},
+            {"library": "confluent", "security_protocol": "SSL"},
+        ),
+    ],
+)
+def test_a_client_library_is_chosen_beside_settings_of_any_source(tmp_path, text, environ, expected):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    assert load(path, environ=environ).broker.client == expected
+
+
+@pytest.mark.parametrize("written", ["broker.client=librdkafka", "broker.client={library: librdkafka}"])
+def test_a_client_library_nobody_knows_is_refused(written):
+    with pytest.raises(
+        ConfigError, match="'librdkafka' is no client library; write kafka-python or confluent"
+    ):
+        load(None, [written], environ={})
+
+
 def test_a_request_size_that_is_no_number_is_named():
     with pytest.raises(ConfigError, match=r"broker\.client\.max_request_size: '9 MB' is no whole number"):
         load(None, ["broker.url=kafka://here:9092", "broker.client.max_request_size=9 MB"], environ={})

@@ -63,7 +63,11 @@ CORE_LIBRARIES = {"numpy", "river"}
 IMPURE = {"time", "os", "socket", "threading", "pathlib", "subprocess", "random"}
 
 # Libraries that one place alone knows.
-CONFINED = {"kafka": "transport.kafka*", "prometheus_client": "metrics"}
+CONFINED = {
+    "kafka": "transport.kafka*",
+    "confluent_kafka": "transport.confluent",
+    "prometheus_client": "metrics",
+}
 
 
 def modules() -> dict[str, Path]:

@@ -15,6 +15,8 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Broker:
     ------
     ValueError
         The scheme is unknown.
+    TopicError
+        The client library is not installed.
     Unavailable
         The broker does not answer.
     """
@@ -24,7 +26,13 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Broker:
 
         return EmbeddedBroker(rest, **(options or {}))
     if scheme == "kafka":
+        given = dict(options or {})
+        client = dict(given.pop("client", None) or {})
+        if client.pop("library", None) == "confluent":
+            from stream_al.transport.confluent import ConfluentBroker  # noqa: PLC0415  (an extra)
+
+            return ConfluentBroker(rest, client=client, **given)
         from stream_al.transport.kafka import KafkaBroker  # noqa: PLC0415  (kafka-python costs 0.15 s)
 
-        return KafkaBroker(rest, **(options or {}))
+        return KafkaBroker(rest, client=client, **given)
     raise ValueError(f"broker.url: {url!r} is neither embedded:///path/log.db nor kafka://host:9092")

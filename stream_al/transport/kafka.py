@@ -339,7 +339,7 @@ class KafkaBroker(Broker):
             appender, self._appender = self._appender, None  # it refuses everything from now on
             _close_producer(appender, now=True)
             if isinstance(exc, _TOO_LARGE):
-                raise TransportError(_too_large(outputs, exc)) from exc
+                raise TransportError(too_large(outputs, _text(exc))) from exc
             with _asking(self.bootstrap, "append"):
                 raise
 
@@ -508,11 +508,7 @@ class _Feed:
             except kafka_errors.KafkaTimeoutError:
                 # an answer that is still on its way must not be taken for the answer to a later question
                 coordinator._offset_fetch_futures.clear()  # noqa: SLF001
-                raise Unavailable(
-                    f"positions of group {coordinator.group_id}: no answer in {timeout_s:.0f} s."
-                    " If it stays so, a transaction may hang in the broker: kafka-transactions.sh"
-                    f" --bootstrap-server {self._broker.bootstrap} find-hanging --broker-id ID"
-                ) from None
+                raise missing_positions(self._broker, coordinator.group_id, timeout_s) from None
         return {tp: _position(found.get(tp)) for tp in wanted}
 
     def overwrite(self, positions: Mapping[TopicPartition, Position]) -> None:
@@ -521,15 +517,9 @@ class _Feed:
             self.consumer.commit(_offsets(positions), timeout_ms=self._broker.request_timeout_s * 1000)
 
     def _gone(self, offsets: Mapping[Any, int]) -> None:
-        lines = []
-        for tp, offset in offsets.items():
-            begin = self._broker.begins(tp.topic).get(tp.partition)
-            end = self._broker.ends(tp.topic, committed=False).get(tp.partition)
-            lines.append(
-                f"{tp.topic}-{tp.partition}@{offset} is not retained: Kafka at {self._broker.bootstrap} holds"
-                f" {begin} to {end}. Raise retention.ms and retention.bytes of {tp.topic}, then move this"
-                " position or restore the records; if the topic was made anew, the ledger must be too."
-            )
+        lines = [
+            retention_advice(self._broker, TopicPartition(*tp), offset) for tp, offset in offsets.items()
+        ]
         raise PositionGone("\n".join(lines))
 
     def _notice_silence(self) -> None:
@@ -539,7 +529,7 @@ class _Feed:
         elif self._silent_since is None:
             self._silent_since = time.monotonic()
         elif time.monotonic() - self._silent_since > min(_SILENCE_S, self._broker.request_timeout_s):
-            raise Unavailable(f"Kafka at {self._broker.bootstrap} does not answer: no connection")
+            raise silence(self._broker)
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
@@ -880,7 +870,7 @@ class _Writer:
         if isinstance(cause, _REFUSED):
             return Rebalanced(f"{where} was refused: {_text(cause)}")
         if isinstance(cause, _TOO_LARGE):
-            return TransportError(_too_large(outputs, cause))
+            return TransportError(too_large(outputs, _text(cause)))
         if isinstance(cause, _MISCONFIGURED):
             return TopicError(f"{where} is not possible: {_text(cause)}")
         if isinstance(cause, kafka_errors.KafkaError | OSError):
@@ -919,7 +909,8 @@ class _Writer:
 
 
 def _position(found: Any) -> Position | None:
-    return None if found is None else Position(found.offset, found.metadata or "")
+    # confluent-kafka sends the zero that ends a text in C along
+    return None if found is None else Position(found.offset, (found.metadata or "").rstrip("\0"))
 
 
 def _send(producer: Any, outputs: Sequence[Output]) -> list[Any]:
@@ -938,17 +929,48 @@ def _close_producer(producer: Any, *, now: bool) -> None:
     producer._unregister_cleanup()  # noqa: SLF001
 
 
-def _offsets(positions: Mapping[TopicPartition, Position]) -> dict[Any, Any]:
+def missing_positions(broker: KafkaBroker, group: str, timeout_s: float) -> Unavailable:
+    """Return what to raise when a group's positions did not come in time."""
+    return Unavailable(
+        f"positions of group {group}: no answer in {timeout_s:.0f} s."
+        " If it stays so, a transaction may hang in the broker: kafka-transactions.sh"
+        f" --bootstrap-server {broker.bootstrap} find-hanging --broker-id ID"
+    )
+
+
+def retention_advice(broker: KafkaBroker, tp: TopicPartition, offset: int) -> str:
+    """Say of a position that is not retained what is, and what to do."""
+    begin = broker.begins(tp.topic).get(tp.partition)
+    end = broker.ends(tp.topic, committed=False).get(tp.partition)
+    return (
+        f"{tp}@{offset} is not retained: Kafka at {broker.bootstrap} holds"
+        f" {begin} to {end}. Raise retention.ms and retention.bytes of {tp.topic}, then move this"
+        " position or restore the records; if the topic was made anew, the ledger must be too."
+    )
+
+
+def silence(broker: KafkaBroker) -> Unavailable:
+    """Return what to raise when there was no connection for a while."""
+    return Unavailable(f"Kafka at {broker.bootstrap} does not answer: no connection")
+
+
+def state_checked(positions: Mapping[TopicPartition, Position]) -> None:
+    """Refuse a state that could not travel with its position."""
     for tp, position in positions.items():
         if len(position.state) > _MAX_STATE or not position.state.isascii():
             raise ValueError(f"{tp}: a state is at most {_MAX_STATE} ASCII characters")
+
+
+def _offsets(positions: Mapping[TopicPartition, Position]) -> dict[Any, Any]:
+    state_checked(positions)
     return {_kafka(tp): OffsetAndMetadata(at.offset, at.state, -1) for tp, at in positions.items()}
 
 
-def _too_large(outputs: Sequence[Output], cause: BaseException | None) -> str:
+def too_large(outputs: Sequence[Output], why: str) -> str:
+    """Say which record is too large, and what to raise."""
     largest = max(outputs, key=lambda out: len(out.value or b""))
     return (
-        f"a record for {largest.topic} of {len(largest.value or b'')} bytes is too large ({_text(cause)}):"
+        f"a record for {largest.topic} of {len(largest.value or b'')} bytes is too large ({why}):"
         " raise max.message.bytes of the topic, and above 5 MB broker.client.max_request_size"
     )
 

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stream_al.transport.port import TopicError
+
 AS_IT_IS, OUTPUTS_FIRST, POSITIONS_FIRST = "as it is", "outputs first", "positions first"
 UNFENCED = "unfenced"
 EMBEDDED = ("before", "written", "placed", "committed")
@@ -74,13 +76,20 @@ class Steps:
 
 
 def widen(steps: Steps, order: str) -> None:
-    """Take the commits of both transports apart, in this process."""
+    """Take the commits of all transports apart, in this process."""
     from stream_al.transport.embedded import EmbeddedMember
     from stream_al.transport.embedded_group import Seat
     from stream_al.transport.embedded_log import Log
     from stream_al.transport.kafka import KafkaMember, _Writer
 
-    for member in (EmbeddedMember, KafkaMember):
+    members = [EmbeddedMember, KafkaMember]
+    with contextlib.suppress(TopicError):  # confluent-kafka is not installed
+        from stream_al.transport import confluent
+
+        members.append(confluent.ConfluentMember)
+        if order == AS_IT_IS:
+            confluent._Writer._acknowledged = _then(steps, "written", confluent._Writer._acknowledged)
+    for member in members:
         member.commit = COMMITS[order](steps, member.commit)
     if order == AS_IT_IS:
         Log.save = _within(steps, Log.save)

@@ -25,7 +25,7 @@ MAX_POLL_MS = 3_000
 NUMBERS = itertools.count()
 
 
-class SettledBroker(KafkaBroker):
+class Settled(KafkaBroker):
     """Waits until what was committed is visible, which Kafka sees to some milliseconds after the commit's answer."""
 
     def ends(self, topic: str, *, committed: bool = True) -> dict[int, int]:
@@ -34,6 +34,27 @@ class SettledBroker(KafkaBroker):
             assert time.monotonic() < deadline, f"a transaction stays open on {topic}"
             time.sleep(0.01)
         return super().ends(topic, committed=committed)
+
+
+class SettledBroker(Settled):
+    """Of kafka-python."""
+
+
+def installed(library: str) -> str:
+    """Return the name of a client library; skip where it is not installed."""
+    if library == "confluent":
+        pytest.importorskip(
+            "confluent_kafka", reason="confluent-kafka is not installed: stream-al[confluent]"
+        )
+    return library
+
+
+def confluent_kind() -> type[KafkaBroker]:
+    """Return a settled broker whose members are librdkafka's."""
+    installed("confluent")
+    from stream_al.transport.confluent import ConfluentBroker
+
+    return type("SettledConfluent", (Settled, ConfluentBroker), {})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from kafka import KafkaAdminClient, KafkaProducer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
 from kafka.admin import MemberToRemove
 
+from stream_al.transport import connect
 from stream_al.transport.kafka import KafkaBroker
 from stream_al.transport.port import (
     Output,
@@ -27,7 +29,7 @@ from stream_al.transport.port import (
     Unavailable,
 )
 from tests.kafka.broker import KafkaNode
-from tests.kafka.conftest import MAX_POLL_MS, SESSION_MS, Open, SettledBroker
+from tests.kafka.conftest import MAX_POLL_MS, SESSION_MS, Open, SettledBroker, confluent_kind
 from tests.transport.contract import Seat, TransportContract, commit_when_calm, feed, poll_until, values
 
 
@@ -36,9 +38,27 @@ def generations(seat: Seat) -> tuple[int, int]:
     return seat.member._group.generation_id, seat.member._feed.consumer.group_metadata().generation_id
 
 
+@pytest.fixture(params=["kafka-python", "confluent"])
+def make_broker(request, open_broker: Open, kafka_bootstrap: str) -> Callable[[], KafkaBroker]:
+    """Both clients behind the port."""
+    kind = confluent_kind() if request.param == "confluent" else SettledBroker
+    return lambda: open_broker(kafka_bootstrap, kind)
+
+
 @pytest.fixture
-def make_broker(open_broker: Open, kafka_bootstrap: str) -> Callable[[], KafkaBroker]:
+def inner_broker(open_broker: Open, kafka_bootstrap: str) -> Callable[[], KafkaBroker]:
+    """For what only kafka-python gets wrong, seen from its inside."""
     return lambda: open_broker(kafka_bootstrap, SettledBroker)
+
+
+def with_stale_right(seat: Seat) -> None:
+    """Let a member show a generation that is not the group's."""
+    current = seat.member._group
+    if isinstance(current, bytes):  # librdkafka's: a magic word of 7 bytes, then the generation
+        number = int.from_bytes(current[7:11], sys.byteorder, signed=True) + 7
+        seat.member._group = current[:7] + number.to_bytes(4, sys.byteorder, signed=True) + current[11:]
+    else:
+        seat.member._group = current._replace(generation_id=current.generation_id + 7)
 
 
 @pytest.fixture
@@ -129,9 +149,9 @@ def test_a_transaction_left_open_by_a_dead_process_ends_by_itself(plain_broker, 
 
 
 @pytest.mark.fault("a transaction that is aborted or left open", "by another client, on Apache Kafka")
-def test_a_new_member_waits_for_the_open_commit_of_its_predecessor(plain_broker, topic_name, other_client):
+def test_a_new_member_waits_for_the_open_commit_of_its_predecessor(make_broker, topic_name, other_client):
     """A stale position read here would forward records twice."""
-    topic, group, broker = topic_name("zombie"), topic_name("g"), plain_broker()
+    topic, group, broker = topic_name("zombie"), topic_name("g"), make_broker()
     broker.ensure([TopicSpec(topic, 1)], create=True)
     feed(broker, topic, 6)
     tp = TopicPartition(topic, 0)
@@ -153,11 +173,11 @@ def test_a_new_member_waits_for_the_open_commit_of_its_predecessor(plain_broker,
     "a commit with a right that is over",
     "generations that passed unseen, members put out, refused positions, on Apache Kafka",
 )
-def test_a_commit_shows_the_generation_its_caller_has_seen(make_broker, topic_name):
+def test_a_commit_shows_the_generation_its_caller_has_seen(inner_broker, topic_name):
     """A rebalance that ends between two polls may take partitions the caller still believes to own."""
     topic, group = topic_name("unseen"), topic_name("g")
-    make_broker().ensure([TopicSpec(topic, 2)], create=True)
-    first, second = (Seat(make_broker(), group, topic, topic_name("w")) for _ in range(2))
+    inner_broker().ensure([TopicSpec(topic, 2)], create=True)
+    first, second = (Seat(inner_broker(), group, topic, topic_name("w")) for _ in range(2))
     poll_until(lambda: len(first.owned) == len(second.owned) == 1, first, second)
     # one may have heard of the generation that dealt the shares before the other has
     poll_until(
@@ -183,10 +203,10 @@ def test_a_commit_shows_the_generation_its_caller_has_seen(make_broker, topic_na
     "generations that passed unseen, members put out, refused positions, on Apache Kafka",
 )
 def test_a_member_put_out_unawares_starts_again_from_the_groups_positions(
-    make_broker, topic_name, kafka_bootstrap
+    inner_broker, topic_name, kafka_bootstrap
 ):
     """kafka-python keeps its partitions and goes on reading where it was, past what others did meanwhile."""
-    topic, group, broker = topic_name("put-out"), topic_name("g"), make_broker()
+    topic, group, broker = topic_name("put-out"), topic_name("g"), inner_broker()
     broker.ensure([TopicSpec(topic, 2)], create=True)
     feed(broker, topic, 20, partitions=2)
     tps = [TopicPartition(topic, p) for p in range(2)]
@@ -217,8 +237,7 @@ def test_positions_of_a_refused_commit_do_not_go_out_with_the_next_one(make_brok
     seat = Seat(broker, group, topic, topic_name("w"))
     poll_until(lambda: len(seat.owned) == 2, seat)
     seat.member.commit([], {tps[1]: Position(1, "first")})
-    current = seat.member._group
-    seat.member._group = current._replace(generation_id=current.generation_id + 7)
+    with_stale_right(seat)
     with pytest.raises(Rebalanced):
         seat.member.commit([Output(topic, b"refused", partition=0)], {tps[1]: Position(2, "refused")})
     commit_when_calm(seat, {tps[0]: Position(3, "second")}, outputs=[Output(topic, b"kept", partition=0)])
@@ -240,8 +259,7 @@ def test_outputs_without_positions_are_refused_to_a_stale_member_too(make_broker
     poll_until(lambda: seat.owned, seat)
     seat.member.commit([Output(out, b"one")], {})  # nothing is committed yet: a heartbeat is the question
     commit_when_calm(seat, {TopicPartition(topic, 0): Position(0, "s")})
-    current = seat.member._group
-    seat.member._group = current._replace(generation_id=current.generation_id + 7)
+    with_stale_right(seat)
     with pytest.raises(Rebalanced):
         seat.member.commit([Output(out, b"stale")], {})
     seat.member._committed.clear()
@@ -288,8 +306,8 @@ def test_a_record_that_is_too_large_poisons_nothing(make_broker, topic_name):
 @pytest.mark.fault(
     "records deleted before they were read", "a position that is not retained, on Apache Kafka"
 )
-def test_a_position_that_retention_deleted_is_gone(make_broker, topic_name, kafka_bootstrap):
-    topic, broker = topic_name("gone"), make_broker()
+def test_a_position_that_retention_deleted_is_gone(inner_broker, topic_name, kafka_bootstrap):
+    topic, broker = topic_name("gone"), inner_broker()
     broker.ensure([TopicSpec(topic, 1)], create=True)
     feed(broker, topic, 10)
     admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
@@ -303,18 +321,18 @@ def test_a_position_that_retention_deleted_is_gone(make_broker, topic_name, kafk
         poll_reader(reader, lambda: False, [])
 
 
-def test_processes_that_start_together_may_probe_together(make_broker, topic_name):
+def test_processes_that_start_together_may_probe_together(inner_broker, topic_name):
     """They use one side group, and each deletes it in the end."""
-    group, brokers = topic_name("g"), [make_broker() for _ in range(3)]
+    group, brokers = topic_name("g"), [inner_broker() for _ in range(3)]
     with ThreadPoolExecutor() as pool:
         for _ in range(4):
             list(pool.map(lambda broker: broker.probe(group), brokers))
 
 
 @pytest.mark.fault("topics configured wrongly", "on Apache Kafka: every one a command to run")
-def test_every_wrong_setting_is_a_command_to_run(make_broker, topic_name, kafka_bootstrap):
+def test_every_wrong_setting_is_a_command_to_run(inner_broker, topic_name, kafka_bootstrap):
     one, two, three = topic_name("one"), topic_name("two"), topic_name("three")
-    broker = make_broker()
+    broker = inner_broker()
     broker.ensure([TopicSpec(one, 1, {"retention.ms": 60_000}), TopicSpec(two, 2)], create=True)
     wanted = [
         TopicSpec(one, 1, {"retention.ms": -1, "cleanup.policy": "compact,delete"}),
@@ -341,6 +359,20 @@ def test_a_client_setting_nobody_knows_or_may_change_is_named(kafka_bootstrap):
         KafkaBroker(kafka_bootstrap, client={"sasl_mechanisn": "PLAIN"})
     with pytest.raises(TopicError, match="isolation_level"):
         KafkaBroker(kafka_bootstrap, client={"isolation_level": "read_uncommitted"})
+
+
+def test_confluent_knows_the_same_names_of_settings_and_says_which_not(kafka_bootstrap):
+    confluent_kind()
+    with pytest.raises(TopicError, match="exclude_internal_topics has no counterpart"):
+        connect(
+            f"kafka://{kafka_bootstrap}", {"client": {"library": "confluent", "exclude_internal_topics": 1}}
+        )
+    client = {"library": "confluent", "ssl_check_hostname": False, "max_poll_interval_ms": 9_000}
+    with connect(f"kafka://{kafka_bootstrap}", {"client": client}) as broker:
+        assert broker.native == {
+            "ssl.endpoint.identification.algorithm": "none",
+            "max.poll.interval.ms": 9_000,
+        }
 
 
 def test_a_topic_that_does_not_exist_is_named_at_once(make_broker, topic_name):
@@ -371,12 +403,12 @@ def test_a_broker_that_is_away_is_reported_within_seconds(open_broker):
 @pytest.mark.fault(
     "a broker that dies or is away", "Apache Kafka killed before and in the middle of a commit", tried=2
 )
-def test_a_killed_broker_loses_and_repeats_nothing(kafka_node: KafkaNode, open_broker, topic_name):
+@pytest.mark.parametrize("library", ["kafka-python", "confluent"])
+def test_a_killed_broker_loses_and_repeats_nothing(kafka_node: KafkaNode, open_broker, topic_name, library):
     """Forward records through two deaths of the broker: before a commit, and in the middle of one."""
     topic, out, group, writer = topic_name("in"), topic_name("out"), topic_name("g"), topic_name("w")
-    broker = open_broker(
-        kafka_node.bootstrap, SettledBroker, transaction_timeout_ms=2_000, request_timeout_s=10
-    )
+    kind = confluent_kind() if library == "confluent" else SettledBroker
+    broker = open_broker(kafka_node.bootstrap, kind, transaction_timeout_ms=2_000, request_timeout_s=10)
     broker.ensure([TopicSpec(topic, 2), TopicSpec(out, 1)], create=True)
     sent = feed(broker, topic, 300, partitions=2)
     seat = Seat(broker, group, topic, writer)

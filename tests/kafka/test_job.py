@@ -6,20 +6,36 @@ import time
 
 import pytest
 
+from stream_al.config import LIBRARIES
 from tests.e2e.world import check_all, check_snapshots
+from tests.kafka.conftest import installed
 from tests.kafka.job import make
 
 
 @pytest.fixture
-def world(tmp_path, kafka_bootstrap, request):
-    made = make(tmp_path, kafka_bootstrap, getattr(request, "param", 0))
+def library():
+    return "kafka-python"
+
+
+@pytest.fixture
+def world(tmp_path, kafka_bootstrap, library, request):
+    made = make(
+        tmp_path, kafka_bootstrap, getattr(request, "param", 0), broker={"client": installed(library)}
+    )
     yield made
     made.close()
 
 
 @pytest.mark.fault("a broker that dies or is away", "a service whose Apache Kafka ends and comes back")
-def test_the_broker_goes_away_and_comes_back(tmp_path, kafka_node):
-    world = make(tmp_path, kafka_node.bootstrap)
+@pytest.mark.parametrize(
+    ("library", "away_s"),
+    [
+        ("kafka-python", 2),
+        ("confluent", 0),
+    ],  # librdkafka must live through it: nobody notices and begins anew
+)
+def test_the_broker_goes_away_and_comes_back(tmp_path, kafka_node, library, away_s):
+    world = make(tmp_path, kafka_node.bootstrap, broker={"client": installed(library)})
     try:
         for name, role in (("learner", "learner"), ("one", "scorer")):
             world.start(name, role)
@@ -28,7 +44,7 @@ def test_the_broker_goes_away_and_comes_back(tmp_path, kafka_node):
         world.wait_until_quiet()
         time.sleep(1)  # commits settle; see KafkaNode about the moment after a commit
         kafka_node.kill()
-        time.sleep(2)
+        time.sleep(away_s)
         assert all(p.poll() is None for p in world.processes.values()), "a broker that is away ends nobody"
         kafka_node.start()
         world.feed(400)
@@ -87,7 +103,8 @@ def test_two_scorers_and_a_learner_do_the_whole_job(world):
     "kills in the middle of commits",
     "processes killed at any moment, on Apache Kafka; nothing lost or doubled",
 )
-def test_kills_in_the_middle_lose_and_double_nothing(world):
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_kills_in_the_middle_lose_and_double_nothing(world, library):
     for name, role in (("learner", "learner"), ("one", "scorer"), ("two", "scorer")):
         world.start(name, role)
     world.annotate()

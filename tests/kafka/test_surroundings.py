@@ -12,7 +12,7 @@ from tests.e2e import campaign
 from tests.e2e.held import Nursery
 from tests.kafka import job
 from tests.kafka.broker import KafkaNode, MissingError
-from tests.kafka.conftest import missing
+from tests.kafka.conftest import installed, missing
 from tests.kafka.proxy import Cable
 
 BROKER = {
@@ -72,12 +72,21 @@ def cabled_node(cable):
     "records deleted before they were read",
     "as retention does, on Apache Kafka: ends with what to do, skips nothing",
 )
-@pytest.mark.parametrize(("trouble", "step"), [("cut", "before"), ("hang", "before"), ("hang", "written")])
+@pytest.mark.parametrize(
+    ("library", "trouble", "step"),
+    [
+        ("kafka-python", "cut", "before"),
+        ("kafka-python", "hang", "before"),
+        ("kafka-python", "hang", "written"),
+        ("confluent", "hang", "written"),
+    ],
+)
 def test_a_network_that_fails_for_longer_than_a_session_loses_and_doubles_nothing(
-    tmp_path, cabled_node, cable, trouble, step
+    tmp_path, cabled_node, cable, library, trouble, step
 ):
     """All processes are behind the cable, one of them in the middle of a commit; feed and annotator are not."""
-    world = job.make(tmp_path, cabled_node.bootstrap, launch=Nursery().launch, broker=BROKER, twice=0.2)
+    broker = {**BROKER, "client": {**BROKER["client"], "library": installed(library)}}
+    world = job.make(tmp_path, cabled_node.bootstrap, launch=Nursery().launch, broker=broker, twice=0.2)
     world.settings_of_processes = [f"broker.url=kafka://127.0.0.1:{cable.port}"]
     try:
         campaign.begin(world)
