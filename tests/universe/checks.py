@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from stream_al.codec import BadRecord, decode_ledger, decode_report, decode_request
+from stream_al.core.alike import likeness
 from stream_al.core.coin import coin
 from stream_al.core.messages import (
     Bucket,
@@ -179,6 +180,18 @@ def _time(closing) -> str:
     return closing.expired_at if isinstance(closing, Expired) else closing.received_at
 
 
+def _disagreed(s: Seen, made: dict[str, LabelRequest], request_id: str) -> bool:
+    """Whether several people were asked, who did not all say the same of this request or one alike, or all passed."""
+    if s.u.settings.labels.votes == 1:
+        return False
+    names = {request_id}
+    if s.u.settings.labels.near_duplicates == "once":
+        like = likeness(made[request_id].features)
+        names |= {name for name, q in made.items() if like is not None and likeness(q.features) == like}
+    said = {(type(a.label), a.label) for name in names for _, a in s.u.answered.get(name, []) if not a.skip}
+    return len(said) != 1
+
+
 def check_closed_once_and_answered(s: Seen) -> None:
     closings = s.of(Learned, Skipped, Expired)
     ids = [c.request_id for c in closings]
@@ -192,9 +205,7 @@ def check_closed_once_and_answered(s: Seen) -> None:
         answers = s.u.answered.get(c.request_id, [])
         timely = [a for at, a in answers if at < milliseconds(made[c.request_id].expires_at) - 2 * SKEW_MS]
         if isinstance(c, Expired) and c.reason == "expired":
-            labels = {(type(a.label), a.label) for a in timely if not a.skip}
-            several = s.u.settings.labels.votes > 1  # they may not agree, or all pass
-            assert len(labels) != 1 if several else not timely, (
+            assert not timely or _disagreed(s, made, c.request_id), (
                 f"{c.request_id} expired although it was answered"
             )
         if isinstance(c, Learned):
