@@ -147,6 +147,7 @@ def two(where: Path, rounds: int, n: int) -> list[tuple[float, float]]:
 def memory(where: Path, n: int) -> tuple[float, float, float]:
     """Return a scorer's resident memory in MB after a third of n samples, the most since then, and at the end."""
     world = Stream(where, DEFAULT_SPEC, 4)
+    looked_every = AT_ONCE * max(1, n // AT_ONCE // 200)
     try:
         world.start("learner", "learner")
         world.start("scorer", "scorer")
@@ -157,7 +158,8 @@ def memory(where: Path, n: int) -> tuple[float, float, float]:
                 world.feed(AT_ONCE)
             else:
                 time.sleep(0.005)
-            if world.sent % (10 * AT_ONCE) == 0:
+                continue
+            if world.sent % looked_every == 0:
                 seen.append((world.sent, resident_mb(world.processes["scorer"].pid)))
         world.read()
         end = resident_mb(world.processes["scorer"].pid)
@@ -189,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             table(f"{n:,} samples: seconds of CPU", ("", "one scorer", "busier of two", "ratio"), rows)
             bars.add("two scorers against one", median(a / b for a, b in found), low=LEAST_SPEEDUP * slack)
         if chosen.only in (None, "memory"):
-            n = QUICK_MILLIONS if quick else MILLIONS
+            n = chosen.samples or (QUICK_MILLIONS if quick else MILLIONS)
             third, most, end = memory(where / "memory", n)
             rows = [(f"{n:,}", f"{third:.0f}", f"{most:.0f}", f"{end:.0f}")]
             table("A scorer's memory, MB", ("samples", "after a third", "most since", "at the end"), rows)
