@@ -336,6 +336,7 @@ def estimated(seed, *, served=True):
     return desk.fold.accuracy.window(None).dr.value - truth.count("a") / SAMPLES
 
 
+@pytest.mark.slow
 def test_an_answer_that_serves_many_does_not_bias_the_accuracy():
     """Each is credited with its own p; if only the one that was asked counted, errors that return would be missed."""
     off = [estimated(seed) for seed in range(STREAMS)]
