@@ -610,7 +610,7 @@ class LabelStudio(Section):
     )
     guess: bool = Field(
         default=True,
-        description="Show the model's guess to annotators; it is quick to accept, also where it is wrong.",
+        description="Show the model's guess to annotators, where a request is not blind (desk.blind).",
     )
     port: int | None = Field(
         default=None,
@@ -783,6 +783,15 @@ class Settings(Section):
         if self.model.task == "regression" and self.labels.votes > 1:
             raise ValueError(
                 "labels.votes: numbers of several people are no votes; in regression write 1 or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _votes_of_bridge(self) -> Self:
+        if self.label_studio.url is not None and self.labels.votes > 1 and self.labels.agreement != "first":
+            raise ValueError(
+                "labels.votes: the bridge to Label Studio brings one answer of each task, so several would never agree;"
+                " write 1, or leave label_studio.url out"
             )
         return self
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from stream_al.codec import answer_bytes, decode_request
+from stream_al.codec import BadRecord, answer_bytes, decode_request
 from stream_al.config import Settings, load
 from stream_al.core.labels import Label
 from stream_al.core.messages import Answer, Features, LabelRequest
@@ -85,7 +85,11 @@ def _place(record: Record) -> TopicPartition:
 
 
 def _answers(settings: Settings, rows: Sequence[Row], due: Sequence[Record]) -> Iterator[Output]:
-    for request in map(decode_request, due):
+    for record in due:
+        try:
+            request = decode_request(record)
+        except BadRecord:
+            continue  # for whoever can read it; the next one is due
         row = row_of(rows, request.id) if isinstance(request, LabelRequest) else None
         if row is not None and isinstance(request, LabelRequest) and random.random() >= SILENCE:
             answer = Answer(request.id, row[1], request_id=request.request_id, annotator="simulated")

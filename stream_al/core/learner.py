@@ -67,7 +67,7 @@ from stream_al.core.messages import (
     milliseconds,
     timestamp,
 )
-from stream_al.core.votes import Cast, Policy, verdict
+from stream_al.core.votes import Cast, Policy, told, verdict
 
 BUCKET_SAMPLES = 50
 QUIET_MS = 60_000  # a bucket that is not full after so long closes as it is
@@ -434,6 +434,8 @@ class Learner:
             return False
         if where in ballot.places or where == self.fold.answers.get(request_id):
             return True
+        if self.policy.votes == 1:  # they were several once; now whoever answers again corrects
+            return False
         news = [v for v in step.ledger if isinstance(v, Vote) and v.request_id == request_id]
         who = {*ballot.votes, *(v.annotator or "" for v in news)}
         if (answer.annotator or "") in who or len(who) >= self.policy.votes:
@@ -472,7 +474,7 @@ class Learner:
         who = next(name for name, cast in votes.items() if cast is found)
         answer = Answer(request.id, found.label, found.label is None, annotator=who or None)
         labels = sum(cast.label is not None for cast in votes.values())
-        decision = Decision(self.policy.agreement, labels, probabilities)
+        decision = Decision(self.policy.agreement, labels, told(probabilities, votes))
         over = last or (len(votes) < self.policy.votes and not self.policy.asks_on)
         self._close_all([request], answer, found.answer, step, decision, withdraw=over)
         return True

@@ -34,6 +34,7 @@ from stream_al.core.messages import Agreement, Decision, Vote
 RIGHT, WRONG = 4.0, 1.0  # a newcomer's prior, in votes; the wrong ones are shared by the other classes
 CLASS_PRIOR = 1.0
 FEWEST = 2  # votes that make a decision which says something about people
+MOST_TOLD = 20  # classes nobody voted for, in a record
 MOST_PLACES = 64
 MOST_PEOPLE = 1_000  # whose reliability is known; the others are newcomers for ever
 
@@ -137,10 +138,6 @@ class Panel:
             votes[who] = cast
         return votes
 
-    def disputed(self, votes: int) -> list[str]:
-        """Return the requests that so many people answered, and that are open."""
-        return [r for r, ballot in self.ballots.items() if not ballot.closed and len(ballot.votes) >= votes]
-
     def probabilities(self, votes: Mapping[str, Cast], classes: Collection[str]) -> dict[str, float]:
         """Return each class's probability given the votes; empty without a label among them."""
         said = [(who, key) for who, cast in votes.items() if (key := cast.key) is not None]
@@ -180,6 +177,18 @@ def _tells(decision: Decision, ballot: Ballot) -> bool:
 
 def _add(table: dict[str, float], key: str, share: float) -> None:
     table[key] = table.get(key, 0.0) + share
+
+
+def told(probabilities: Mapping[str, float], votes: Mapping[str, Cast]) -> dict[str, float]:
+    """Return what a record tells of them: of the classes that were voted for, and of the likeliest others.
+
+    >>> told({"a": 0.6, "b": 0.3, "c": 0.1}, {}) == {"a": 0.6, "b": 0.3, "c": 0.1}
+    True
+    """
+    voted = {cast.key for cast in votes.values()}
+    top = sorted(probabilities, key=lambda key: (key not in voted, -probabilities[key], key))
+    kept = set(top[: MOST_TOLD + len(voted)])
+    return {key: p for key, p in probabilities.items() if key in kept}
 
 
 def verdict(

@@ -323,7 +323,10 @@ class DeskTask(Closeable):
             for request_id in [r for r in machine.questions if r in fold.closed]:
                 machine.close(request_id)
             if machine.rules.votes > 1:
-                machine.dispute(fold.panel.disputed(machine.rules.votes))
+                most = machine.rules.votes
+                machine.dispute(
+                    [r for r, q in machine.questions.items() if len(fold.panel.votes_on(q.alike)) >= most]
+                )
             machine.forget_expired(now)
 
     def _restore(self) -> None:

@@ -295,7 +295,9 @@ class ConfluentMember(Member):
         try:
             if not max_records:
                 message = self._consumer.poll(timeout_s)
-                if message is not None:
+                if message is not None and (error := message.error()) is not None:
+                    self._trouble(TopicPartition(message.topic(), message.partition()), error)
+                elif message is not None:
                     self._held.append(message)
                 self._notice_silence()
                 return {}
@@ -368,8 +370,9 @@ class ConfluentMember(Member):
         self._owned -= tps
         self._unannounced -= tps
         for tp in tps:
-            self._committed.pop(tp, None)
             self._forget(tp)
+        if announced:  # who owns them now may have gone on, also with positions of other topics
+            self._committed.clear()
         return announced
 
     def _forget(self, tp: TopicPartition) -> None:

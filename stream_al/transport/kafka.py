@@ -701,8 +701,8 @@ class KafkaMember(Member):
         announced = tps & self._owned
         self._owned -= tps
         self._unannounced -= tps
-        for tp in tps:
-            self._committed.pop(tp, None)
+        if announced:  # who owns them now may have gone on, also with positions of other topics
+            self._committed.clear()
         return announced
 
     def _announce(self, timeout_s: float) -> dict[TopicPartition, Position | None]:

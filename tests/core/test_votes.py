@@ -23,7 +23,7 @@ from stream_al.core.messages import (
     Vote,
     timestamp,
 )
-from stream_al.core.votes import Cast, Panel, Policy, verdict
+from stream_al.core.votes import Cast, Panel, Policy, told, verdict
 from tests.core.test_learner import NOW, Desk, request, tally
 
 pytestmark = pytest.mark.fault(
@@ -125,6 +125,27 @@ def kinds(records):
     return [r.kind for r in records if r.kind not in ("bucket", "grant")]
 
 
+def unsettled(desk):
+    return [r for r, b in desk.fold.panel.ballots.items() if not b.closed and len(b.votes) >= 2]
+
+
+def test_a_record_tells_of_what_was_voted_for_and_of_few_others():
+    probabilities = {f"c{n}": 1 / (n + 2) for n in range(1000)}
+    kept = told(probabilities, {"ann": Cast("c999", "labels-0-1", 1)})
+    assert set(kept) == {*(f"c{n}" for n in range(20)), "c999"}
+    assert kept["c999"] == probabilities["c999"]
+
+
+def test_a_changed_answer_corrects_once_one_vote_is_enough():
+    desk = several(2)
+    desk.turn([request(1)])
+    settle(desk, vote("ann", "a"), vote("bob", "a"))
+    desk.restart()
+    desk.learner.policy = Policy(1, "majority")
+    [found] = [r for r in settle(desk, vote("bob", "b")) if isinstance(r, Correction)]
+    assert (found.old, found.label) == ("a", "b")
+
+
 def test_votes_make_a_label_when_they_agree_and_it_says_what_it_rests_on():
     desk = several()
     desk.turn([request(1)])
@@ -154,11 +175,11 @@ def test_who_do_not_agree_leave_it_to_the_owner():
     desk = several(2)
     desk.turn([request(1)])
     assert kinds(settle(desk, vote("ann", "a"), vote("bob", "b"))) == ["vote", "vote"]
-    assert desk.fold.panel.disputed(2) == ["0-1"]
+    assert unsettled(desk) == ["0-1"]
     [label] = [r for r in settle(desk, vote("own", "b", decides=True)) if isinstance(r, Learned)]
     assert (label.label, label.annotator) == ("b", "own")
     assert label.decision == Decision("owner", 2, {"b": 1.0})
-    assert desk.fold.panel.disputed(2) == []
+    assert unsettled(desk) == []
     assert desk.fold.panel.reliability() == {"ann": 0.0, "bob": 1.0}
 
 

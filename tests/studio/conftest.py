@@ -74,6 +74,7 @@ class World:
             "budget.fraction": None,
             "budget.per_hour": 1_000_000,  # every sample is asked for
             "budget.exploration": 1,
+            "desk.blind": 0,
             "ledger.bucket_s": 0.2,
             "samples.start": "earliest",
             "model.classes": ["fraud", "ok"],
