@@ -25,7 +25,9 @@ def world(tmp_path, request):
     made.close()
 
 
-@pytest.mark.parametrize("world", range(5), indirect=True)
+@pytest.mark.parametrize(
+    "world", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3, 4))], indirect=True
+)
 def test_one_process_does_the_whole_job(world):
     world.start("all", "all")
     world.annotate()
