@@ -69,6 +69,7 @@ class RequestMeta(msgspec.Struct):
     expires_at: str
     schema: str = REQUEST_SCHEMA
     vectors: dict[str, list[float]] | UnsetType = UNSET
+    blind: bool | UnsetType = UNSET
 
 
 class Suggestion(msgspec.Struct):

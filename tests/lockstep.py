@@ -195,6 +195,16 @@ class Lockstep:
             outputs.append(outputs[0])  # the same answer twice
         self.broker.append(outputs)
 
+    def on(self, rounds: int = 3) -> None:
+        """Go on for some rounds with answers at once; the ledger is folded to its end after each."""
+        for _ in range(rounds):
+            self.feed(50)
+            self._turn("scorer")
+            self.annotate(0)
+            self._turn("learner")
+            self.pinned = self.broker.ends("ledger")[0]
+            self._pin()
+
     def run(self, rounds: int = 40, per_round: int = 50, delay: int = 120) -> Lockstep:
         """Feed, score, annotate, learn, ``rounds`` times, then drain."""
         self._turn("learner")

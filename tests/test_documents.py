@@ -162,3 +162,10 @@ def test_it_is_an_asyncapi_document(tmp_path):
             place = place[name]
         place[path[-1]] = 5
         assert not published.is_valid(spoiled), path
+
+
+def test_a_request_is_described_with_all_that_is_read_of_it():
+    from stream_al.asyncapi import RequestMeta
+    from stream_al.codec import _Meta
+
+    assert {*_Meta.__struct_fields__} <= {*RequestMeta.__struct_fields__}

@@ -41,16 +41,6 @@ def ask(run, name="bayes", operation="one"):
     run.broker.append([Output("reports", encode(wanted), partition=0)])
 
 
-def on(run, rounds=3):
-    for _ in range(rounds):
-        run.feed(50)
-        run._turn("scorer")
-        run.annotate(0)
-        run._turn("learner")
-        run.pinned = run.broker.ends("ledger")[0]
-        run._pin()
-
-
 @pytest.fixture
 def run():
     return Lockstep(sets=SETS).run(rounds=12)
@@ -58,7 +48,7 @@ def run():
 
 def test_everybody_goes_on_with_the_same_model_and_asks_by_its_strategy(run, tmp_path):
     ask(run)
-    on(run)
+    run.on()
     fold = run.learner.follower.fold
     assert (fold.champion.name, fold.asks_by, fold.promotions) == ("bayes", "entropy", 1)
     [(at, record)] = [(o, r) for o, r in ledger(run) if isinstance(r, Promote)]
@@ -84,7 +74,7 @@ def test_a_learner_that_dies_in_it_has_written_it_once(run):
     ask(run)
     run._turn("learner")
     assert run.crashes == 1
-    on(run)
+    run.on()
     assert len([r for _, r in ledger(run) if isinstance(r, Promote)]) == 1
 
 
@@ -109,7 +99,7 @@ def restarted(run, *sets):
 
 def test_a_start_after_a_promotion_is_no_contradiction(run):
     ask(run)
-    on(run)
+    run.on()
     before = len(ledger(run))
     with restarted(run, *SETS, "strategy=margin", "name=default") as service:
         assert service.learner.owner

@@ -64,16 +64,6 @@ def expected(run, begin, until, corrections):
     return model
 
 
-def on(run, rounds=3):
-    for _ in range(rounds):
-        run.feed(50)
-        run._turn("scorer")
-        run.annotate(0)
-        run._turn("learner")
-        run.pinned = run.broker.ends("ledger")[0]
-        run._pin()
-
-
 @pytest.fixture
 def run():
     return Lockstep().run(rounds=20)
@@ -104,9 +94,9 @@ def test_everybody_goes_on_with_the_same_model(cooperative, tmp_path):
     run = Lockstep(sets=[f"model.cooperative={cooperative}"]).run(rounds=20)
     correct(run)
     ask(run, 30)
-    on(run)
+    run.on()
     ask(run, 0, "two")
-    on(run)
+    run.on()
     fold = run.learner.follower.fold
     assert fold.rebuilds == 2
     scorer = run.scorer.follower.fold
@@ -152,7 +142,7 @@ def test_a_learner_that_dies_in_it_has_written_it_once(run):
     ask(run, 0)
     run._turn("learner")
     assert run.crashes == 1
-    on(run)
+    run.on()
     assert len([r for _, r in ledger(run) if isinstance(r, Rebuild)]) == 1
     assert run.learner.follower.fold.rebuilds == 1
 
