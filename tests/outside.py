@@ -1,4 +1,4 @@
-"""What tests fetch from the package registries, through their ordinary clients."""
+"""What tests need that is not theirs: programs, and what the package registries give through their ordinary clients."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+
+def lacking(what: str, required: str) -> NoReturn:
+    """Skip, or fail where the environment variable ``STREAM_AL_REQUIRE_<required>`` is 1, as the targets of make set it."""
+    if os.environ.get(f"STREAM_AL_REQUIRE_{required}") == "1":
+        pytest.fail(what, pytrace=False)
+    pytest.skip(what)
 
 
 def unreachable(why: str) -> None:

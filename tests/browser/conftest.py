@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.outside import lacking
+
 HERE = Path(__file__).resolve().parent
 SHOTS = HERE.parent.parent / "artifacts" / "browser"
 CHROMIUM = os.environ.get("STREAM_AL_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
@@ -36,21 +38,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.browser)
 
 
-def missing(what):
-    """Skip, or fail where the browser is required (``make test-browser``)."""
-    if os.environ.get("STREAM_AL_REQUIRE_BROWSER") == "1":
-        pytest.fail(what, pytrace=False)
-    pytest.skip(what)
-
-
 @pytest.fixture(scope="session")
 def browser():
     if not Path(CHROMIUM).exists():
-        missing("no Chromium: apt-get install chromium")
+        lacking("no Chromium: apt-get install chromium", "BROWSER")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        missing("no Playwright: make test-browser installs it")
+        lacking("no Playwright: make test-browser installs it", "BROWSER")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from stream_al import __version__
 from tests.docker.machine import ROOT, Engine, MissingError, missing, python_base, stand_in, tools
 from tests.docker.stack import IMAGE, Stack
 from tests.kafka.broker import MissingError as NoKafkaError
+from tests.outside import lacking
 
 HERE = Path(__file__).resolve().parent
 
@@ -33,9 +33,7 @@ def ending() -> None:
 
 def refuse(why: str) -> None:
     """Skip, or fail where containers are required (``make test-docker``)."""
-    if os.environ.get("STREAM_AL_REQUIRE_DOCKER") == "1":
-        pytest.fail(f"no containers: {why}", pytrace=False)
-    pytest.skip(f"no containers: {why}")
+    lacking(f"no containers: {why}", "DOCKER")
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 
 from stream_al.transport.kafka import KafkaBroker
 from tests.kafka.broker import KafkaNode, MissingError
+from tests.outside import lacking
 
 HERE = Path(__file__).resolve().parent
 
@@ -65,10 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def missing(reason: MissingError) -> None:
     """Skip, or fail where the broker is required (``make test-kafka``)."""
-    message = f"no Kafka broker: {reason}"
-    if os.environ.get("STREAM_AL_REQUIRE_KAFKA") == "1":
-        pytest.fail(message, pytrace=False)
-    pytest.skip(message)
+    lacking(f"no Kafka broker: {reason}", "KAFKA")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from stream_al.config import load
 from stream_al.service.loop import Service, open_broker
 from stream_al.transport.port import Output
 from tests.e2e.world import read_all
+from tests.outside import lacking
 from tests.studio.alone import alone
 from tests.studio.server import TOKEN, Relay, fresh, migrated
 
@@ -31,20 +32,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.studio)
 
 
-def missing(what):
-    """Skip, or fail where Label Studio is required (``make test-label-studio``)."""
-    if os.environ.get("STREAM_AL_REQUIRE_STUDIO") == "1":
-        pytest.fail(what, pytrace=False)
-    pytest.skip(what)
-
-
 @pytest.fixture(scope="session")
 def studio(tmp_path_factory):
     program = FOLDER / "bin" / "label-studio"
     if not program.exists():
-        missing(f"no Label Studio in {FOLDER}: make test-label-studio installs it")
+        lacking(f"no Label Studio in {FOLDER}: make test-label-studio installs it", "STUDIO")
     if not alone():
-        missing("there is a network: python -m tests.studio.alone leaves it")
+        lacking("there is a network: python -m tests.studio.alone leaves it", "STUDIO")
     server = fresh(
         program, migrated(program, FOLDER / "migrated"), tmp_path_factory.mktemp("studio") / "data"
     )
