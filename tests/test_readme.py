@@ -45,10 +45,14 @@ def test_the_first_screen_shows_both_commands():
 def test_the_yaml_is_a_valid_configuration(tmp_path):
     from stream_al.config import load
 
-    for n, block in enumerate(re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)):
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/quick-start.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for n, block in enumerate(blocks):
         file = tmp_path / f"{n}.yaml"
         file.write_text(block)
-        assert load(file, environ={}).model.spec == yaml.safe_load(block)["model"]["spec"]
+        loaded = load(file, environ={}).model_dump(mode="json")
+        for section, values in yaml.safe_load(block).items():
+            assert {key: loaded[section][key] for key in values} == values
 
 
 @pytest.fixture

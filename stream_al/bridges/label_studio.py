@@ -503,10 +503,12 @@ class LabelStudioTask(Closeable):
         self.client.call("POST", f"/api/projects/{self.project}/import", b"[" + b",".join(values) + b"]")
 
     def _task(self, value: bytes) -> bytes:
-        """Return a request as it shall be imported: as it is, or without the guess."""
-        if self.settings.label_studio.guess:
+        """Return a request as it shall be imported: as it is, or without anything that tells the guess."""
+        task = json.loads(value)
+        if self.settings.label_studio.guess and not task["meta"].get("blind"):
             return value
-        return json.dumps({**json.loads(value), "predictions": []}).encode()
+        meta = {k: v for k, v in task["meta"].items() if k != "model"}
+        return json.dumps({**task, "meta": meta, "predictions": []}).encode()
 
     def _withdraw(self, table: StudioTable) -> Iterator[None]:
         """Delete tasks that nobody shall answer any more, if nobody has."""

@@ -173,13 +173,15 @@ def test_one_bad_task_does_not_keep_the_others_away(world, studio):
     assert "s-20" in w.tasks(9)
 
 
-@pytest.mark.parametrize("guess", [True, False])
-def test_the_guess_is_shown_or_not(world, studio, guess):
-    w = world(**{"label_studio.guess": guess})
+@pytest.mark.parametrize(("guess", "blind"), [(True, 0), (False, 0), (True, 1)])
+def test_the_guess_is_shown_or_not(world, studio, guess, blind):
+    w = world(**{"label_studio.guess": guess, "desk.blind": blind})
     w.connect()
     w.feed(rows(1))
     task = w.tasks(1)["s-0"]
     studio.annotate(task, truth(task))
     w.until(lambda: w.ledger("label"))
     w.feed(rows(1, first=1))
-    assert len(w.tasks(2)["s-1"]["predictions"]) == int(guess)
+    shown, task = guess and not blind, w.tasks(2)["s-1"]
+    assert len(task["predictions"]) == int(shown)
+    assert ("model" in task["meta"]) == shown
