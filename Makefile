@@ -135,10 +135,11 @@ site: | $(BIN)/python ## write the documentation as a site, into build/site
 	  cp requirements-site.lock $(SITE)/lock; }
 	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict $(ARGS)
 
-bench: $(DEV) ## run the benchmarks
-	@found=; for file in benchmarks/[a-z]*.py; do \
-	  if [ -e "$$file" ]; then found=1; echo "== $$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; fi; \
-	done; test -n "$$found" || echo "no benchmarks yet"
+# How fast it is; what it is worth, the other files of benchmarks/ say one by one. Kafka needs Java and Maven.
+bench: $(DEV) ## measure speed, start and memory (ARGS=--quick: in three minutes)
+	@failed=; for what in throughput.py "throughput.py --widths" start.py processes.py "throughput.py --kafka"; do \
+	  echo "== benchmarks/$$what"; $(BIN)/python benchmarks/$$what $(ARGS) || failed="$$failed $$what;"; \
+	done; test -z "$$failed" || { echo "missed a bar:$$failed"; exit 1; }
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-emit-index-url --no-emit-find-links $(LOCK_FLAGS)

@@ -137,9 +137,9 @@ class OnLog:
         self.member.close()
 
 
-def learned(labels: Iterable[tuple[dict[str, Any], bool]]) -> Any:
-    """Return the model with some labels learned."""
-    model = pipeline()
+def learned(labels: Iterable[tuple[dict[str, Any], bool]], model: Any = None) -> Any:
+    """Return the model - the pipeline, if none is given - with some labels learned."""
+    model = pipeline() if model is None else model
     for features, label in labels:
         model.learn_one(features, label)
     return model

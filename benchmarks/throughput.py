@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import multiprocessing
+import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +31,7 @@ from ordinary import FEATURES, generated, written
 
 from stream_al import logs
 from stream_al.config import DEFAULT_SPEC, Settings, load
+from stream_al.core.model_spec import build
 from stream_al.service.loop import Service, calm_collector, open_broker
 from stream_al.simulate import Annotator, Oracle
 from stream_al.transport.port import Broker, Output, TopicPartition
@@ -62,20 +66,41 @@ def settings_of(url: str, spec: Sequence[Any], *more: str) -> Settings:
     return load(None, own, environ={})
 
 
+Labelled = tuple[dict[str, Any], bool]
+
+
+def numbers(features: int) -> Callable[[int, int], Iterator[Labelled]]:
+    """Return what makes samples of so many numeric features."""
+    return lambda n, seed: generated(n, features, seed)
+
+
+usual = numbers(FEATURES)
+
+
+def texts(n: int, seed: int) -> Iterator[Labelled]:
+    """Yield texts of 20 words, as common as words are (Zipf); the label is which of two kinds are more."""
+    rng = random.Random(seed)
+    words = [f"word{i}" for i in range(5_000)]
+    shares = list(itertools.accumulate(1 / (i + 1) for i in range(len(words))))
+    for _ in range(n):
+        found = rng.choices(range(len(words)), cum_weights=shares, k=20)
+        yield {"text": " ".join(words[i] for i in found)}, sum(i % 2 for i in found) > 10
+
+
 @dataclass
 class Stage:
     """A broker with a stream on it, and a service that has learned from its beginning."""
 
     settings: Settings
     broker: Broker
-    features: int = FEATURES
+    make: Callable[[int, int], Iterator[Labelled]] = usual  # of how many, and a seed
     wait_s: float = 0.0  # for a broker that takes its time
     number: int = 0
-    labels: list[tuple[dict[str, float], bool]] = field(default_factory=list)
+    labels: list[Labelled] = field(default_factory=list)
 
-    def feed(self, n: int) -> list[tuple[dict[str, float], bool]]:
+    def feed(self, n: int) -> list[Labelled]:
         """Write the next samples."""
-        made = list(generated(n, self.features, seed=self.number + 1))
+        made = list(self.make(n, self.number + 1))
         outputs = [
             Output(self.settings.topics.samples, written(self.number + i, x)) for i, (x, _) in enumerate(made)
         ]
@@ -200,6 +225,46 @@ def embedded(rounds: int, n: int, bars: Bars, slack: float) -> None:
             stage.broker.close()
 
 
+WIDTHS = (10, 30, 100, 1_000)  # features
+TEXT = [
+    {"river.feature_extraction.TFIDF": {"on": "text"}},
+    "river.linear_model.LogisticRegression",
+]
+
+
+def widths(rounds: int, n: int) -> None:
+    """Say how a scorer and the ordinary loop fare with few features, many, and text."""
+    cases: list[tuple[str, Callable[[int, int], Iterator[Labelled]], list[Any], int]] = [
+        (
+            f"{width:,} features",
+            numbers(width),
+            MODELS["logistic"],
+            max(1_000, n * FEATURES // max(FEATURES, width)),
+        )
+        for width in WIDTHS
+    ]
+    cases.append(("a text of 20 words", texts, TEXT, n // 4))
+    rows = []
+    for name, make, spec, size in cases:
+        with tempfile.TemporaryDirectory() as directory:
+            settings = settings_of(f"embedded://{directory}/log.db", spec)
+            with open_broker(settings) as broker:
+                stage = Stage(settings, broker, make)
+                stage.warm()
+                topics = settings.topics
+                edge = ordinary.OnLog(broker, topics.samples, topics.dead_letters, "ordinary")
+                model = ordinary.learned(stage.labels, build(spec, seed=1))
+                ordinary.loop(edge.poll, edge.send, model, WARM)
+                plain = Side("", lambda k, e=edge, m=model: ordinary.loop(e.poll, e.send, m, k), calm=False)
+                side, service = scorer_side(name, stage)
+                compare([stage], [plain, side], rounds, size)
+                service.close()
+                edge.close()
+        ratio = plain.median / side.median
+        rows.append((name, f"{1e6 / side.median:,.0f}", f"{1e6 / plain.median:,.0f}", f"{ratio:.2f}"))
+    table("Samples/s of CPU on the embedded log", ("", "scorer", "ordinary loop", "ratio"), rows)
+
+
 # The learner
 
 
@@ -244,26 +309,45 @@ def _labels_per_s(spec: Sequence[Any], n: int) -> float:
 # Apache Kafka: a process of its own for each measurement, because clients fetch in the background
 
 
-def kafka(url: str, rounds: int, n: int, bars: Bars, slack: float) -> None:
-    """Compare scorer, ordinary loop and bare poll on Apache Kafka."""
+def kafka(url: str, rounds: int, n: int, bars: Bars, slack: float, quix: str | None = None) -> None:
+    """Compare scorer, ordinary loop, bare poll, and Quix Streams where there is a Python for it, on Apache Kafka."""
     settings = settings_of(url, MODELS["logistic"])
     with open_broker(settings) as broker:
         stage = Stage(settings, broker, wait_s=0.05)
         stage.warm()
         for _ in range(0, 2 * SETTLED + n, 5_000):  # more than are measured: whole polls are taken
             stage.feed(5_000)
-    sides = [Side(name, lambda _: None, calm=True) for name in KAFKA]
+    sides = [Side(name, lambda _: None, calm=True) for name in (*KAFKA, *([QUIX] if quix else []))]
     for i in range(rounds):
         for side in sides if i % 2 else sides[::-1]:
+            group = f"round-{i}-{sides.index(side)}"
+            if side.name == QUIX:
+                side.us.append(with_quix(str(quix), url, group, n))
+                continue
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                side.us.append(
-                    pool.submit(measured, side.name, url, f"round-{i}-{sides.index(side)}", n).result()
-                )
-    plain, poll, scorer, confluent = sides
+                side.us.append(pool.submit(measured, side.name, url, group, n).result())
+    plain, poll, scorer, confluent, *others = sides
     show("Apache Kafka: CPU time a sample", sides, plain)
     bars.add("Kafka: ordinary loop / scorer", plain.median / scorer.median, low=2.2 * slack)
     bars.add("Kafka: ordinary loop / scorer with confluent", plain.median / confluent.median, low=5.5 * slack)
     bars.add("Kafka: scorer / bare poll", scorer.median / poll.median, high=2.1 / slack)
+    for other in others:
+        bars.add(f"Kafka: {other.name} / scorer", other.median / scorer.median, low=3 * slack)
+
+
+def with_quix(python: str, url: str, group: str, n: int) -> float:
+    """Return the microseconds of CPU a sample that Quix Streams takes."""
+    labels = "".join(json.dumps(one) + "\n" for one in generated(WARM // 20, FEATURES))
+    servers, samples = url.removeprefix("kafka://"), settings_of(url, MODELS["logistic"]).topics.samples
+    done = subprocess.run(
+        [python, str(ROOT / "benchmarks/quix.py"), servers, samples, group, str(WARM + SETTLED), str(n)],
+        input=labels,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    return float(done.stdout.split()[-1])
 
 
 def measured(name: str, url: str, group: str, n: int) -> float:
@@ -315,6 +399,7 @@ def _confluent_on_kafka(settings: Settings, stack: contextlib.ExitStack) -> Side
     return _scorer_on_kafka(settings.model_copy(update={"broker": chosen}), stack)
 
 
+QUIX = "Quix Streams"
 KAFKA: dict[str, Callable[[Settings, contextlib.ExitStack], Side]] = {
     "ordinary loop": _ordinary_on_kafka,
     "bare poll": _poll_on_kafka,
@@ -366,17 +451,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="URL",
         help="on Apache Kafka; without an address, on one of its own",
     )
+    made.add_argument("--widths", action="store_true", help="with 10 to 1,000 features, and with text")
+    made.add_argument(
+        "--quix",
+        metavar="PYTHON",
+        help="on Kafka: compare with Quix Streams, too, in this Python's environment",
+    )
     chosen = parse(made, argv)
     logs.configure("error")
     rounds = chosen.rounds or (QUICK_ROUNDS if chosen.quick else ROUNDS)
     n = chosen.samples or (QUICK_ROUND if chosen.quick else ROUND)
     bars, slack = Bars(), SLACK if chosen.quick else 1.0
+    if chosen.widths:
+        widths(min(rounds, 5), n)
+        return 0
     if chosen.kafka is None:
         embedded(rounds, n, bars, slack)
         learners(min(rounds, 3), chosen.samples or (QUICK_LABELS if chosen.quick else LABELS), bars, slack)
     else:
         with node(chosen.kafka) as url:
-            kafka(url, rounds, n, bars, slack)
+            kafka(url, rounds, n, bars, slack, chosen.quix)
     return bars.end()
 
 

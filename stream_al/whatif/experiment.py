@@ -61,6 +61,7 @@ class Findings:
     outcomes: tuple[Outcome, ...]
     differences: tuple[Difference, ...]
     charts: tuple[Chart, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -76,7 +77,7 @@ class Findings:
     def sentences(self) -> list[str]:
         """Say what came out, the unwelcome included."""
         expected = self._expected
-        return [_told(d, self.seeds, expected=d in expected) for d in self.differences]
+        return [*(_told(d, self.seeds, expected=d in expected) for d in self.differences), *self.notes]
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """Yield a row of text for each arm."""
@@ -116,7 +117,8 @@ def of_pool(scenario: Scenario, on: str, seeds: int, curves: Mapping[tuple[str, 
         Outcome(arm, seed, *curves[arm, seed][-1]) for arm in scenario.arms for seed in range(1, seeds + 1)
     ]
     chart = _learning(scenario, seeds, curves)
-    return Findings(scenario, on, seeds, tuple(outcomes), tuple(_differences(outcomes, scenario)), (chart,))
+    differences, notes = tuple(_differences(outcomes, scenario)), tuple(_spread(scenario, seeds, curves))
+    return Findings(scenario, on, seeds, tuple(outcomes), differences, (chart,), notes)
 
 
 def of_grid(scenario: Scenario, summary: Summary, curves: Mapping[str, Curves]) -> Findings:
@@ -192,6 +194,23 @@ def _baseline(arm: str, scenario: Scenario, arms: Sequence[str]) -> str:
     _, comma, budget = arm.partition(",")
     near = f"{STREAM if arm.startswith(STREAM) else ''}{scenario.baseline}{comma}{budget}"
     return near if near in arms else scenario.baseline
+
+
+def _spread(scenario: Scenario, seeds: int, curves: Mapping[tuple[str, int], Curve]) -> Iterator[str]:
+    """Say how far single seeds are apart: what a study with one seed could have told."""
+    arms = [arm for arm in (*scenario.beats, scenario.baseline) if arm in scenario.arms]
+    if seeds < 2 or len(arms) < 2:  # noqa: PLR2004
+        return
+    courses = {arm: [curves[arm, seed] for seed in range(1, seeds + 1)] for arm in arms}
+    starts = [100 * curve[0][1] for curve in courses[scenario.baseline]]
+    gains = []
+    for arm, held in courses.items():
+        gained = [100 * (curve[-1][1] - curve[0][1]) for curve in held]
+        gains.append(f"{arm} {min(gained):+.1f} to {max(gained):+.1f}")
+    yield (
+        f"One seed proves little: the first accuracy lies between {min(starts):.1f} and {max(starts):.1f} %,"
+        f" and what is gained from there, in points, between: {'; '.join(gains)}."
+    )
 
 
 def _learning(scenario: Scenario, seeds: int, curves: Mapping[tuple[str, int], Curve]) -> Chart:

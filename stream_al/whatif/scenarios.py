@@ -146,7 +146,9 @@ SCENARIOS: Mapping[str, Scenario] = {
             about="1,000 made-up samples (10 features, 5 of them informative, a tenth of the labels "
             "drawn by lot); 100 are held back, 90 labelled at the start. Then 20 queries one by "
             "one, the model trained anew after each. It is the experiment with which articles "
-            "introduce active learning, many of them with one seed.",
+            "introduce active learning, many of them with one seed: 88 % before and 91 % after in one. "
+            "The mean over seeds is lower. scikit-learn's logistic regression and forest on its "
+            "make_classification start at 76 and 79 % and gain 1.3 points so, at random .6.",
             seeds=50,
             quick_seeds=8,
             baseline=RANDOM,
@@ -160,8 +162,8 @@ SCENARIOS: Mapping[str, Scenario] = {
             about="Texts of two classes, as atheism and christian of the 20 Newsgroups: River's TF-IDF "
             "and logistic regression. From the pool twenty texts at a time are asked for; as a stream,"
             " the service meets each text once and asks for a share of them.",
-            seeds=5,
-            quick_seeds=2,
+            seeds=20,
+            quick_seeds=6,
             baseline=RANDOM,
             beats=("margin",),
             arms=("margin", RANDOM, STREAM + "margin", STREAM + RANDOM),
@@ -172,8 +174,8 @@ SCENARIOS: Mapping[str, Scenario] = {
             title="All query strategies side by side",
             about="The same stream, the same model, the same budget of 5 %; only what makes a sample "
             "worth asking for differs.",
-            seeds=5,
-            quick_seeds=2,
+            seeds=10,
+            quick_seeds=6,
             baseline=RANDOM,
             beats=("margin", "entropy"),
             plan=_strategies,
@@ -208,7 +210,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             about="An online masked autoencoder before the Bayesian classifier, and without it, with 1 % and "
             "5 % of the labels. The stream is made for it: forty noisy columns, mixed from four hidden "
             "numbers. Where columns are few it can only lose: try DATA bananas.",
-            seeds=5,
+            seeds=10,
             quick_seeds=2,
             baseline="without",
             beats=(),
@@ -221,8 +223,8 @@ SCENARIOS: Mapping[str, Scenario] = {
             " (synthesis), picks from all samples (least confidence), or meets each sample once "
             "(stream). 1,500 made-up samples, 10 labelled at the start; the stream begins with "
             "none.",
-            seeds=20,
-            quick_seeds=4,
+            seeds=50,
+            quick_seeds=8,
             baseline=RANDOM,
             beats=("least_confidence", SYNTHESIS),
             arms=(SYNTHESIS, "least_confidence", STREAM + "least_confidence", RANDOM),

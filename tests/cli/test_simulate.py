@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import random
 import re
 import signal
 import sys
+from collections import defaultdict
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +18,7 @@ from stream_al import datasets
 from stream_al.config import load
 from stream_al.simulate import Simulation
 from stream_al.transport.port import Output
+from stream_al.whatif.scenarios import SCENARIOS, STREAM
 from tests.cli.conftest import jsons, until
 
 FEW = ("--samples", "300", "--budgets", "0.2", "--delay", "10")
@@ -236,6 +239,41 @@ def test_a_scenario_of_grids_is_told_as_an_experiment(cli, file, name):
     again = cli("simulate", file, "--label", "banana", "--scenario", name, "--quick", "--seeds", "1")
     assert "4 of 4 cells are done already" in again.stderr
     assert "against without, 1 %" in again.stdout
+
+
+def texts(path, n=900):
+    """Write texts of two classes; the words that tell them apart are as common as words are (Zipf)."""
+    draw = random.Random(7)
+    weights = [1 / (i + 1) for i in range(200)]
+    words = {kind: [f"{kind}{i}" for i in range(200)] for kind in ("a", "b", "w")}
+    with Path(path).open("w") as out:
+        for i in range(n):
+            label, other = draw.sample("ab", 2)
+            parts = [(label, 3), (other, 1), ("w", 12)]
+            said = [word for kind, k in parts for word in draw.choices(words[kind], weights, k=k)]
+            draw.shuffle(said)
+            row = {"text": " ".join(said), "split": "test" if i % 3 == 0 else "train", "label": label}
+            out.write(json.dumps(row) + "\n")
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_an_experiment_comes_out_in_its_direction(cli, place, name):
+    (place / "config.yaml").unlink()
+    data = (texts("texts.jsonl"), "--label", "label") if name == "text-newsgroups" else ()
+    done = cli("simulate", *data, "--scenario", name, "--quick", "--jobs", "2", "--json")
+    assert done.exit_code == 0, done.stderr
+    scenario, reached = SCENARIOS[name], defaultdict(list)
+    for outcome in jsons(done.stdout):
+        reached[outcome["arm"]].append(outcome["accuracy"])
+    assert {len(seeds) for seeds in reached.values()} == {scenario.quick_seeds}
+    mean = {arm: sum(seeds) / len(seeds) for arm, seeds in reached.items()}
+    for arm in scenario.beats:
+        assert mean[arm] > mean[scenario.baseline], mean
+    told = Path("simulation/findings.md").read_text()
+    assert "should be better and is not" not in told.replace(STREAM, "")
+    assert Path("simulation/report.html").stat().st_size > 10_000
 
 
 def test_a_scenario_that_is_not_there(cli, place):
