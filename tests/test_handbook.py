@@ -61,9 +61,11 @@ def test_keys_and_verbs_that_a_page_names_exist(name):
 
 
 def test_the_settings_of_the_quick_start_are_valid(tmp_path):
-    [block] = re.findall(r"```yaml\n(.*?)```", page("quick-start"), re.DOTALL)
-    (tmp_path / "config.yaml").write_text(block)
+    first, second = re.findall(r"```yaml\n(.*?)```", page("quick-start"), re.DOTALL)
+    (tmp_path / "config.yaml").write_text(first)
     assert load(tmp_path / "config.yaml", environ={}).budget.per_day == 200
+    (tmp_path / "config.yaml").write_text(second)
+    assert len(load(tmp_path / "config.yaml", environ={}).model.spec) == 2
 
 
 @pytest.mark.slow

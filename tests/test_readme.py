@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,19 +39,6 @@ def test_the_first_screen_shows_both_commands():
     first = "\n".join(README.splitlines()[:25])
     assert "make demo" in first
     assert "make test" in first
-
-
-def test_the_yaml_is_a_valid_configuration(tmp_path):
-    from stream_al.config import load
-
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/quick-start.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
-    for n, block in enumerate(blocks):
-        file = tmp_path / f"{n}.yaml"
-        file.write_text(block)
-        loaded = load(file, environ={}).model_dump(mode="json")
-        for section, values in yaml.safe_load(block).items():
-            assert {key: loaded[section][key] for key in values} == values
 
 
 @pytest.fixture

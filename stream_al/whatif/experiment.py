@@ -199,7 +199,7 @@ def _baseline(arm: str, scenario: Scenario, arms: Sequence[str]) -> str:
 def _spread(scenario: Scenario, seeds: int, curves: Mapping[tuple[str, int], Curve]) -> Iterator[str]:
     """Say how far single seeds are apart: what a study with one seed could have told."""
     arms = [arm for arm in (*scenario.beats, scenario.baseline) if arm in scenario.arms]
-    if seeds < 2 or len(arms) < 2:  # noqa: PLR2004
+    if seeds < 2 or len(arms) < 2:
         return
     courses = {arm: [curves[arm, seed] for seed in range(1, seeds + 1)] for arm in arms}
     starts = [100 * curve[0][1] for curve in courses[scenario.baseline]]
