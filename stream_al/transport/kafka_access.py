@@ -26,6 +26,20 @@ _FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile")
 _FINAL = (kafka_errors.SaslAuthenticationFailedError, kafka_errors.UnsupportedSaslMechanismError)
 
 
+class _Selector(NetworkSelector):  # type: ignore[misc] # kafka has no stubs
+    """Lets go of what a wait that ran out held.
+
+    The error of such a wait holds the frames it came through, one of which holds the error: until the garbage collector
+    comes by, all that any caller of a ``poll`` without records had in its hands, whole batches, stayed in memory.
+    """
+
+    def run(self, coro: Any, *args: Any) -> Any:
+        try:
+            return super().run(coro, *args)
+        except kafka_errors.KafkaTimeoutError as ran_out:
+            raise ran_out.with_traceback(None)  # noqa: B904
+
+
 class _Manager(KafkaConnectionManager):  # type: ignore[misc] # kafka has no stubs
     """Keeps why the last connection failed, and does not knock again where the password was refused."""
 
@@ -58,7 +72,7 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc] # kafka has no stu
 
 def connections(**options: Any) -> Any:
     """Return what kafka-python's clients take as ``kafka_client``."""
-    net = NetworkSelector(**options)
+    net = _Selector(**options)
     return KafkaNetClient(net=net, manager=_Manager(net, **options), **options)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import pytest
 from kafka import KafkaAdminClient
 from kafka import TopicPartition as KafkaPartition
 
+from stream_al.transport.port import TopicPartition, TopicSpec
 from tests.e2e import campaign
 from tests.e2e.held import Nursery
 from tests.kafka import job
@@ -182,3 +184,24 @@ def test_answers_and_requests_deleted_before_they_were_read_stop_the_learner_wit
     assert "Raise retention.ms and retention.bytes" in world.told("learner")
     assert f"{name}-0@" in world.told("learner")
     assert world.learned() == learned, "nothing is skipped silently"
+
+
+# --- what kafka-python leaves behind ---------------------------------------------------------------------------------
+
+
+def test_a_poll_without_records_keeps_nothing_of_its_callers(open_broker, kafka_bootstrap, topic_name):
+    broker = open_broker(kafka_bootstrap)
+    topic = topic_name("silent")
+    broker.ensure([TopicSpec(topic, 1)], create=True)
+    reader = broker.reader({TopicPartition(topic, 0): 0})
+    reader.poll(10, 1.0)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            assert not reader.poll(10, 0.01)
+        left = gc.collect()
+    finally:
+        gc.enable()
+        reader.close()
+    assert left < 20, "each poll leaves a cycle that holds the frames it came through"
