@@ -500,7 +500,7 @@ class Challenger(Section):
 class Scorer(Section):
     """How scorers work. They join the group <group>-scorer."""
 
-    commit_samples: int = Field(default=2_000, ge=1, description="Commit after so many samples, ...")
+    commit_samples: int = Field(default=4_000, ge=1, description="Commit after so many samples, ...")
     commit_ms: int = Field(
         default=100, ge=1, le=2_000, description="... or after so many milliseconds, whichever comes first."
     )

@@ -246,6 +246,7 @@ class ConfluentMember(Member):
             "fetch.wait.max.ms": 200,
             "max.poll.interval.ms": most_ms,
             "queued.max.messages.kbytes": 16_384,
+            "fetch.queue.backoff.ms": 10,  # of a second by default: so long it fetched nothing after its queue was full
             **broker.settings(_OF_CONSUMER),
             "group.id": group,
             "partition.assignment.strategy": "cooperative-sticky",

@@ -381,7 +381,8 @@ class KafkaBroker(Broker):
             "reconnect_backoff_max_ms": 1000,
             "metadata_max_age_ms": 30_000,  # new partitions are noticed after this time
             "max_request_size": USUAL_REQUEST_BYTES,
-            "batch_size": 65_536,
+            "batch_size": 524_288,  # what a commit writes to a partition: each further batch waits for the one before
+            "max_partition_fetch_bytes": 4 << 20,  # a fetch of less holds fewer samples than a commit
             "fetch_max_wait_ms": min(200, request_ms // 2),
             "allow_auto_create_topics": False,
             "metrics_enabled": False,
