@@ -461,6 +461,12 @@ class Accuracy(Section):
         return windows
 
 
+def _not_the_twin(name: str) -> str:
+    if name == "random":
+        raise ValueError("'random' is the name of the twin that learns at random; write another one")
+    return name
+
+
 class Challenger(Section):
     """Another model that learns the same labels, to be compared and perhaps promoted."""
 
@@ -482,12 +488,7 @@ class Challenger(Section):
         json_schema_extra={"enum": [*CLASSIFICATION, None]},
     )
 
-    @field_validator("name")
-    @classmethod
-    def _free(cls, name: str) -> str:
-        if name == "random":
-            raise ValueError("'random' is the name of the twin that learns at random; write another one")
-        return name
+    _free = field_validator("name")(_not_the_twin)
 
     @field_validator("strategy")
     @classmethod
@@ -752,6 +753,8 @@ class Settings(Section):
         if self.model.task == "regression" and "strategy" not in self.model_fields_set:
             self.__dict__["strategy"] = REGRESSION[0]  # not assigned: a default does not count as written
         return self
+
+    _free = field_validator("name")(_not_the_twin)
 
     @field_validator("challengers", mode="before")
     @classmethod

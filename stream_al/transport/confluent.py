@@ -49,6 +49,7 @@ from stream_al.transport.kafka import (
     state_checked,
     too_large,
 )
+from stream_al.transport.kafka_group import GroupMember
 from stream_al.transport.port import (
     Fenced,
     Member,
@@ -227,19 +228,18 @@ class _Connections:
             self.silent_since = time.monotonic()
 
 
-class ConfluentMember(Member):
+class ConfluentMember(GroupMember):
     """A member of a group and its transactional producer; see the port."""
 
+    _broker: ConfluentBroker
+
     def __init__(self, broker: ConfluentBroker, group: str, topic: str, *, writer: str, fetch: bool) -> None:
-        self._broker, self._group_id, self._topic, self._fetch = broker, group, topic, fetch
+        super().__init__(broker)
+        self._group_id, self._topic, self._fetch = group, topic, fetch
         self._connections = _Connections()
-        self._changes: list[tuple[str, set[TopicPartition]]] = []
-        self._unannounced: set[TopicPartition] = set()
-        self._asked_since = 0.0
-        self._owned: set[TopicPartition] = set()
+        self._changes: list[tuple[str, set[TopicPartition]]] = []  # what the group did since the last poll
         self._next: dict[TopicPartition, int] = {}  # to be read; of partitions that were sought only
         self._held: list[Any] = []  # came while nothing was wanted
-        self._committed: dict[TopicPartition, Position] = {}
         self._group = b""  # as of the last poll
         most_ms = max(300_000, broker.session_timeout_ms)
         self._consumer: Any = Consumer({
@@ -354,46 +354,14 @@ class ConfluentMember(Member):
 
     def _note_changes(self) -> set[TopicPartition]:
         """Follow what the group did during the poll; return the partitions taken away."""
-        revoked: set[TopicPartition] = set()
         changes, self._changes = self._changes, []
-        for kind, tps in changes:
-            if kind == "assigned":
-                self._unannounced |= tps
-                self._asked_since = time.monotonic()
-            else:
-                revoked |= self._drop(tps)
+        revoked = self._follow(changes)
         self._group = self._consumer.consumer_group_metadata() or b""
         return revoked
-
-    def _drop(self, tps: set[TopicPartition]) -> set[TopicPartition]:
-        """Forget partitions; return those that were announced."""
-        announced = tps & self._owned
-        self._owned -= tps
-        self._unannounced -= tps
-        for tp in tps:
-            self._forget(tp)
-        if announced:  # who owns them now may have gone on, also with positions of other topics
-            self._committed.clear()
-        return announced
 
     def _forget(self, tp: TopicPartition) -> None:
         self._next.pop(tp, None)
         self._held = [m for m in self._held if (m.topic(), m.partition()) != tp]
-
-    def _announce(self, timeout_s: float) -> dict[TopicPartition, Position | None]:
-        """Return the new partitions and their positions, but none while a transaction is open on one."""
-        if not self._unannounced:
-            return {}
-        try:
-            found = self._ask(sorted(self._unannounced), timeout_s)
-        except Unavailable:
-            if time.monotonic() - self._asked_since > self._broker.request_timeout_s:
-                raise
-            return {}
-        self._owned |= self._unannounced
-        self._unannounced = set()
-        self._committed.update({tp: position for tp, position in found.items() if position})
-        return found
 
     def _ask(self, tps: Iterable[TopicPartition], timeout_s: float) -> dict[TopicPartition, Position | None]:
         wanted = list(tps)
@@ -438,12 +406,6 @@ class ConfluentMember(Member):
         if self._fetch:
             self._consumer.resume([_Partition(*tp)])
 
-    def assignment(self) -> frozenset[TopicPartition]:
-        return frozenset(self._owned)
-
-    def positions(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, Position | None]:
-        return self._ask(tps, self._broker.request_timeout_s)
-
     def commit(
         self, outputs: Sequence[Output], positions: Mapping[TopicPartition, Position]
     ) -> dict[TopicPartition, int]:
@@ -456,16 +418,12 @@ class ConfluentMember(Member):
         self._committed.update(positions)
         return written
 
-    def _proof(self) -> dict[TopicPartition, Position]:
-        """Return a position that stands already: sent again, it lets the broker check the generation."""
-        for tp, position in self._committed.items():
-            return {tp: position}
+    def _check_generation(self) -> None:
         now = self._consumer.consumer_group_metadata() or b""
         if generation(now) != generation(self._group):
             raise Rebalanced("the group has a new generation")
         if not self._broker.has_member(self._group_id, self._consumer.memberid() or ""):
             raise Rebalanced("the group has put this member out")
-        return {}
 
     def close(self) -> None:
         self._writer.close()

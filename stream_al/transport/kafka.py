@@ -68,6 +68,7 @@ from kafka.structs import MemberState
 
 from stream_al.config import USUAL_REQUEST_BYTES
 from stream_al.transport import kafka_access as access
+from stream_al.transport.kafka_group import GroupMember
 from stream_al.transport.port import (
     Broker,
     Fenced,
@@ -630,11 +631,11 @@ class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc] # kafka has 
         self.changes.append(("revoked", _ours(lost)))
 
 
-class KafkaMember(Member):
+class KafkaMember(GroupMember):
     """A member of a group and its transactional producer; see the port."""
 
     def __init__(self, broker: KafkaBroker, group: str, topic: str, *, writer: str, fetch: bool) -> None:
-        self._broker = broker
+        super().__init__(broker)
         self._fetch = fetch
         self._assignor = _Assignor()
         self._feed = _Feed(
@@ -648,10 +649,6 @@ class KafkaMember(Member):
         self._assignor.consumer = self._feed.consumer
         self._rebalances = _Rebalances(self._feed.consumer)
         self._feed.subscribe(topic, self._rebalances)
-        self._unannounced: set[TopicPartition] = set()
-        self._asked_since = 0.0
-        self._owned: set[TopicPartition] = set()
-        self._committed: dict[TopicPartition, Position] = {}
         self._group: Any = None  # membership as of the last poll
         self._writer = _Writer(broker, writer)
 
@@ -675,13 +672,8 @@ class KafkaMember(Member):
 
     def _note_changes(self) -> set[TopicPartition]:
         """Follow what the group did during the poll; return the partitions taken away."""
-        revoked: set[TopicPartition] = set()
         changes, self._rebalances.changes = self._rebalances.changes, []
-        for kind, tps in changes:
-            if kind == "assigned":
-                self._expect(tps)
-            else:
-                revoked |= self._drop(tps)
+        revoked = self._follow(changes)
         membership = self._feed.consumer.group_metadata()
         if membership.state == MemberState.STABLE:
             self._group = membership
@@ -693,33 +685,8 @@ class KafkaMember(Member):
                 self._expect(kept)
         return revoked
 
-    def _expect(self, tps: set[TopicPartition]) -> None:
-        self._unannounced |= tps
-        self._asked_since = time.monotonic()
-
-    def _drop(self, tps: set[TopicPartition]) -> set[TopicPartition]:
-        """Forget partitions; return those that were announced."""
-        announced = tps & self._owned
-        self._owned -= tps
-        self._unannounced -= tps
-        if announced:  # who owns them now may have gone on, also with positions of other topics
-            self._committed.clear()
-        return announced
-
-    def _announce(self, timeout_s: float) -> dict[TopicPartition, Position | None]:
-        """Return the new partitions and their positions, but none while a transaction is open on one."""
-        if not self._unannounced:
-            return {}
-        try:
-            found = self._feed.committed(sorted(self._unannounced), timeout_s)
-        except Unavailable:
-            if time.monotonic() - self._asked_since > self._broker.request_timeout_s:
-                raise
-            return {}
-        self._owned |= self._unannounced
-        self._unannounced = set()
-        self._committed.update({tp: position for tp, position in found.items() if position})
-        return found
+    def _ask(self, tps: Iterable[TopicPartition], timeout_s: float) -> dict[TopicPartition, Position | None]:
+        return self._feed.committed(tps, timeout_s)
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         if tp not in self._owned:
@@ -727,12 +694,6 @@ class KafkaMember(Member):
         self._feed.consumer.seek(_kafka(tp), offset)
         if self._fetch:
             self._feed.consumer.resume(_kafka(tp))
-
-    def assignment(self) -> frozenset[TopicPartition]:
-        return frozenset(self._owned)
-
-    def positions(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, Position | None]:
-        return self._feed.committed(tps, self._broker.request_timeout_s)
 
     def commit(
         self, outputs: Sequence[Output], positions: Mapping[TopicPartition, Position]
@@ -752,10 +713,7 @@ class KafkaMember(Member):
         self._committed.update(positions)
         return written
 
-    def _proof(self) -> dict[TopicPartition, Position]:
-        """Return a position that stands already: sent again, it lets the broker check the generation."""
-        for tp, position in self._committed.items():
-            return {tp: position}
+    def _check_generation(self) -> None:
         coordinator = self._feed.consumer._coordinator  # noqa: SLF001
         try:
             if self._feed.consumer.group_metadata().generation_id != self._group.generation_id:
@@ -767,7 +725,6 @@ class KafkaMember(Member):
             raise Rebalanced(f"the group refuses this member: {_text(exc)}") from exc
         except kafka_errors.KafkaError as exc:
             raise Unavailable(f"Kafka at {self._broker.bootstrap} does not answer: {_text(exc)}") from exc
-        return {}
 
     def close(self) -> None:
         self._writer.close()

@@ -133,6 +133,7 @@ def test_a_challenger_that_cannot_be_built_is_a_mistake_in_the_configuration():
         (["challengers=[{name: default}]"], "'default' names two models"),
         (["challengers=[{name: a}, {name: a}]"], "'a' names two models"),
         (["challengers=[{name: random}]"], r"challengers\[0\]\.name: 'random' is the name of the twin"),
+        (["name=random"], r"name: 'random' is the name of the twin"),
         (["challengers=[{name: a, strategy: margins}]"], "did you mean margin"),
         (["challengers=[{spec: [river.naive_bayes.GaussianNB]}]"], r"challengers\[0\]\.name"),
         (
