@@ -42,7 +42,7 @@ log = structlog.get_logger("stream_al.scorer")
 Clock = Callable[[], int]
 
 AT_ONCE = 2_000
-SHORTEST_SLICE, LONGEST_SLICE = 64, 2_048  # samples decided between two looks at the clock
+SHORTEST_SLICE, LONGEST_SLICE = 64, 4_096  # samples decided between two looks at the clock
 QUICK_S, SLOW_S = 0.02, 0.1
 
 

@@ -35,6 +35,7 @@ import json
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import repeat
@@ -314,14 +315,13 @@ class ConfluentMember(GroupMember):
         return self._sorted(found)
 
     def _sorted(self, messages: Sequence[Any]) -> Records:
-        by_partition: dict[int, list[Any]] = {}
-        for m in messages:
-            if (error := m.error()) is not None:
-                self._trouble(TopicPartition(m.topic(), m.partition()), error)
-            elif (found := by_partition.get(m.partition())) is None:
-                by_partition[m.partition()] = [m]
-            else:
-                found.append(m)
+        errors = [m for m in messages if m.error() is not None]
+        for m in errors:
+            self._trouble(TopicPartition(m.topic(), m.partition()), m.error())
+        good = [m for m in messages if m.error() is None] if errors else messages
+        by_partition: defaultdict[int, list[Any]] = defaultdict(list)
+        for partition, m in zip([m.partition() for m in good], good, strict=True):
+            by_partition[partition].append(m)
         records: Records = {}
         for partition, found in by_partition.items():
             tp = TopicPartition(self._topic, partition)
