@@ -43,7 +43,7 @@ Clock = Callable[[], int]
 
 AT_ONCE = 2_000
 SHORTEST_SLICE, LONGEST_SLICE = 64, 4_096  # samples decided between two looks at the clock
-QUICK_S, SLOW_S = 0.02, 0.1
+QUICK_S, SLOW_S = 0.015, 0.1
 
 
 class ScorerTask(Closeable):
