@@ -38,7 +38,7 @@ from stream_al.transport.port import Broker, Output, TopicPartition
 
 WARM, WARM_TURN = 3_000, 100  # samples that are labelled as they are asked for, before anything is measured
 ROUND, ROUNDS = 20_000, 7
-QUICK_ROUND, QUICK_ROUNDS = 6_000, 3
+QUICK_ROUND, QUICK_ROUNDS = 16_000, 3
 SETTLED = 5_000  # samples before a measurement on Kafka begins
 MODELS: dict[str, list[Any]] = {
     "logistic": ["river.preprocessing.StandardScaler", "river.linear_model.LogisticRegression"],
