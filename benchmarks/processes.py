@@ -3,8 +3,8 @@
 * quiet: one process of all roles, 200 samples a second; its CPU time against the clock;
 * two: n samples by one scorer, and by two on a log of their own, in turn. What is compared is CPU time, so that whatever
   else these cores do is counted out: n samples take as long as the process that works most;
-* memory: one scorer is fed as fast as it decides; its resident memory at the end, and how much that is above what it was
-  after the first third.
+* memory: one scorer is fed as fast as it decides, and people answer as fast as people could; its resident memory at the end,
+  and how much that is above what it was after the first third. About 1 kB is kept of each label, and is meant to be.
 
 Samples have 30 numeric features; the model is LogisticRegression, in the memory run the default model.
 """
@@ -37,6 +37,7 @@ ROUND, ROUNDS = 60_000, 5
 QUICK_ROUND, QUICK_ROUNDS = 8_000, 3
 MILLIONS, QUICK_MILLIONS = 5_000_000, 400_000
 KINDS = 2_000
+LABELS_PER_HOUR = 3_600
 AT_ONCE, MOST_UNREAD = 2_000, 20_000
 MOST_SHARE, LEAST_SPEEDUP, MOST_MB, MOST_RISE_MB = 0.25, 1.7, 300.0, 8.0
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -52,11 +53,13 @@ class Named(dict[str, bool]):
 class Stream(World):
     """A world with samples that are cheap to make: their features come over and over."""
 
-    def __init__(self, where: Path, spec: Sequence[Any], partitions: int) -> None:
+    def __init__(
+        self, where: Path, spec: Sequence[Any], partitions: int, per_hour: int | None = None
+    ) -> None:
         tree = {
             "broker": {"url": f"embedded://{where}/log.db", "partitions": partitions},
             "model": {"spec": list(spec), "classes": [False, True]},
-            "budget": {"fraction": 0.05},
+            "budget": {"fraction": 0.05, "per_hour": per_hour},
             "samples": {"start": "earliest"},
             "http": {"port": None},
         }  # fmt: skip
@@ -146,7 +149,7 @@ def two(where: Path, rounds: int, n: int) -> list[tuple[float, float]]:
 
 def memory(where: Path, n: int) -> tuple[float, float, float]:
     """Return a scorer's resident memory in MB after a third of n samples, the most since then, and at the end."""
-    world = Stream(where, DEFAULT_SPEC, 4)
+    world = Stream(where, DEFAULT_SPEC, 4, LABELS_PER_HOUR)
     looked_every = AT_ONCE * max(1, n // AT_ONCE // 200)
     try:
         world.start("learner", "learner")

@@ -36,8 +36,11 @@ class _Selector(NetworkSelector):  # type: ignore[misc] # kafka has no stubs
     def run(self, coro: Any, *args: Any) -> Any:
         try:
             return super().run(coro, *args)
-        except kafka_errors.KafkaTimeoutError as ran_out:
-            raise ran_out.with_traceback(None)  # noqa: B904
+        except (
+            kafka_errors.KafkaTimeoutError
+        ) as ran_out:  # fetches under way hold this one, and none the next
+            ran_out.__traceback__ = None
+            raise kafka_errors.KafkaTimeoutError(*ran_out.args) from None
 
 
 class _Manager(KafkaConnectionManager):  # type: ignore[misc] # kafka has no stubs
