@@ -30,14 +30,13 @@ from stream_al.transport.port import Output, TopicPartition
 
 sys.path.insert(0, str(ROOT))
 from tests.e2e.world import World
-from tests.soak.__main__ import resident_mb
+from tests.soak.__main__ import LABELS_PER_HOUR, resident_mb
 
 QUIET_PER_S, QUIET_S, QUICK_QUIET_S = 200, 30.0, 6.0
 ROUND, ROUNDS = 60_000, 5
 QUICK_ROUND, QUICK_ROUNDS = 8_000, 3
 MILLIONS, QUICK_MILLIONS = 5_000_000, 400_000
 KINDS = 2_000
-LABELS_PER_HOUR = 3_600
 AT_ONCE, MOST_UNREAD = 2_000, 20_000
 MOST_SHARE, LEAST_SPEEDUP, MOST_MB, MOST_RISE_MB = 0.25, 1.7, 300.0, 8.0
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")

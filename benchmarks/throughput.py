@@ -35,6 +35,7 @@ from stream_al.core.model_spec import build
 from stream_al.service.loop import Service, calm_collector, open_broker
 from stream_al.simulate import Annotator, Oracle
 from stream_al.transport.port import Broker, Output, TopicPartition
+from stream_al.whatif.scenarios import TEXT
 
 WARM, WARM_TURN = 3_000, 100  # samples that are labelled as they are asked for, before anything is measured
 ROUND, ROUNDS = 20_000, 7
@@ -67,9 +68,10 @@ def settings_of(url: str, spec: Sequence[Any], *more: str) -> Settings:
 
 
 Labelled = tuple[dict[str, Any], bool]
+Make = Callable[[int, int], Iterator[Labelled]]  # of how many, and a seed
 
 
-def numbers(features: int) -> Callable[[int, int], Iterator[Labelled]]:
+def numbers(features: int) -> Make:
     """Return what makes samples of so many numeric features."""
     return lambda n, seed: generated(n, features, seed)
 
@@ -93,7 +95,7 @@ class Stage:
 
     settings: Settings
     broker: Broker
-    make: Callable[[int, int], Iterator[Labelled]] = usual  # of how many, and a seed
+    make: Make = usual
     wait_s: float = 0.0  # for a broker that takes its time
     number: int = 0
     labels: list[Labelled] = field(default_factory=list)
@@ -171,6 +173,15 @@ def scorer_side(name: str, stage: Stage) -> tuple[Side, Service]:
     return Side(name, take, calm=True), service
 
 
+def ordinary_side(stage: Stage, model: Any = None) -> tuple[Side, ordinary.OnLog]:
+    """Return the ordinary loop on the same log; its model has learned the same, and it has read what the service had."""
+    topics = stage.settings.topics
+    edge = ordinary.OnLog(stage.broker, topics.samples, topics.dead_letters, "ordinary")
+    model = ordinary.learned(stage.labels, model)
+    ordinary.loop(edge.poll, edge.send, model, WARM)
+    return Side("ordinary loop", lambda n: ordinary.loop(edge.poll, edge.send, model, n), calm=False), edge
+
+
 def poll_side(name: str, stage: Stage) -> tuple[Side, Any]:
     """Return the transport's poll of the same records, and nothing else."""
     samples = stage.settings.topics.samples
@@ -204,11 +215,7 @@ def embedded(rounds: int, n: int, bars: Bars, slack: float) -> None:
             stages[name] = Stage(settings, open_broker(settings))
             stages[name].warm()
         first = stages["logistic"]
-        topics = first.settings.topics
-        edge = ordinary.OnLog(first.broker, topics.samples, topics.dead_letters, "ordinary")
-        model = ordinary.learned(first.labels)
-        ordinary.loop(edge.poll, edge.send, model, WARM)  # what the service had read by now
-        plain = Side("ordinary loop", lambda k: ordinary.loop(edge.poll, edge.send, model, k), calm=False)
+        plain, _ = ordinary_side(first)
         poll, reader = poll_side("bare poll", first)
         scorers = [scorer_side(f"scorer, {name}", stage) for name, stage in stages.items()]
         sides = [plain, poll, *(side for side, _ in scorers)]
@@ -226,15 +233,11 @@ def embedded(rounds: int, n: int, bars: Bars, slack: float) -> None:
 
 
 WIDTHS = (10, 30, 100, 1_000)  # features
-TEXT = [
-    {"river.feature_extraction.TFIDF": {"on": "text"}},
-    "river.linear_model.LogisticRegression",
-]
 
 
 def widths(rounds: int, n: int) -> None:
     """Say how a scorer and the ordinary loop fare with few features, many, and text."""
-    cases: list[tuple[str, Callable[[int, int], Iterator[Labelled]], list[Any], int]] = [
+    cases: list[tuple[str, Make, list[Any], int]] = [
         (
             f"{width:,} features",
             numbers(width),
@@ -251,11 +254,7 @@ def widths(rounds: int, n: int) -> None:
             with open_broker(settings) as broker:
                 stage = Stage(settings, broker, make)
                 stage.warm()
-                topics = settings.topics
-                edge = ordinary.OnLog(broker, topics.samples, topics.dead_letters, "ordinary")
-                model = ordinary.learned(stage.labels, build(spec, seed=1))
-                ordinary.loop(edge.poll, edge.send, model, WARM)
-                plain = Side("", lambda k, e=edge, m=model: ordinary.loop(e.poll, e.send, m, k), calm=False)
+                plain, edge = ordinary_side(stage, build(spec, seed=1))
                 side, service = scorer_side(name, stage)
                 compare([stage], [plain, side], rounds, size)
                 service.close()

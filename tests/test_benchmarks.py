@@ -39,16 +39,8 @@ def bench(monkeypatch):
 def start(name, arguments, tmp_path):
     environment = {**os.environ, "STREAM_AL_BENCH_CACHE": str(tmp_path)}
     environment.pop("STREAM_AL_ELEC2", None)
-    call = [
-        sys.executable,
-        BENCHMARKS / f"{name.partition(',')[0]}.py",
-        "--quick",
-        "--seeds",
-        "1",
-        "--jobs",
-        "0",
-        *arguments,
-    ]
+    program = BENCHMARKS / f"{name.partition(',')[0]}.py"
+    call = [sys.executable, program, "--quick", "--seeds", "1", "--jobs", "0", *arguments]
     return subprocess.run(call, capture_output=True, text=True, env=environment, timeout=120, check=False)
 
 

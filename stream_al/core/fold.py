@@ -408,9 +408,8 @@ class Fold:
         )
         terms, answered = Terms.of(p, m, correct=correct), Answered.of(p, record.model, key)
         self.accuracy.label(record.source.partition, record.source.offset, terms, answered)
-        if (
-            record.model.confidence > 0 and record.model.name == self.champion.name
-        ):  # not of one before a promotion
+        of_champion = record.model.name == self.champion.name  # and not of one before a promotion
+        if record.model.confidence > 0 and of_champion:
             self.calibration.learn(record.model.confidence, correct=correct, weight=self._weight(p))
             if self.drift.label(offset, m, correct=correct):
                 self._drifted(offset)

@@ -247,7 +247,7 @@ class ConfluentMember(GroupMember):
             "fetch.wait.max.ms": 200,
             "max.poll.interval.ms": most_ms,
             "queued.max.messages.kbytes": 16_384,
-            "fetch.queue.backoff.ms": 10,  # of a second by default: so long it fetched nothing after its queue was full
+            "fetch.queue.backoff.ms": 10,  # 1,000 by default: so long nothing is fetched after the queue was full
             **broker.settings(_OF_CONSUMER),
             "group.id": group,
             "partition.assignment.strategy": "cooperative-sticky",
@@ -297,10 +297,10 @@ class ConfluentMember(GroupMember):
         try:
             if not max_records:
                 message = self._consumer.poll(timeout_s)
-                if message is not None and (error := message.error()) is not None:
-                    self._trouble(TopicPartition(message.topic(), message.partition()), error)
-                elif message is not None:
+                if message is not None and message.error() is None:
                     self._held.append(message)
+                elif message is not None:
+                    self._trouble(message)
                 self._notice_silence()
                 return {}
             found, self._held = self._held[:max_records], self._held[max_records:]
@@ -315,13 +315,12 @@ class ConfluentMember(GroupMember):
         return self._sorted(found)
 
     def _sorted(self, messages: Sequence[Any]) -> Records:
-        errors = [m for m in messages if m.error() is not None]
-        for m in errors:
-            self._trouble(TopicPartition(m.topic(), m.partition()), m.error())
-        good = [m for m in messages if m.error() is None] if errors else messages
         by_partition: defaultdict[int, list[Any]] = defaultdict(list)
-        for partition, m in zip([m.partition() for m in good], good, strict=True):
-            by_partition[partition].append(m)
+        for m in messages:
+            if m.error() is None:
+                by_partition[m.partition()].append(m)
+            else:
+                self._trouble(m)
         records: Records = {}
         for partition, found in by_partition.items():
             tp = TopicPartition(self._topic, partition)
@@ -338,7 +337,9 @@ class ConfluentMember(GroupMember):
                 records[tp] = made
         return records
 
-    def _trouble(self, tp: TopicPartition, error: Any) -> None:
+    def _trouble(self, message: Any) -> None:
+        """Raise what an error in a message's place means, unless librdkafka mends it."""
+        tp, error = TopicPartition(message.topic(), message.partition()), message.error()
         if error.code() in _GONE:
             if tp in self._next:
                 raise PositionGone(retention_advice(self._broker, tp, self._next[tp]))

@@ -36,10 +36,8 @@ class _Selector(NetworkSelector):  # type: ignore[misc] # kafka has no stubs
     def run(self, coro: Any, *args: Any) -> Any:
         try:
             return super().run(coro, *args)
-        except (
-            kafka_errors.KafkaTimeoutError
-        ) as ran_out:  # fetches under way hold this one, and none the next
-            ran_out.__traceback__ = None
+        except kafka_errors.KafkaTimeoutError as ran_out:
+            ran_out.__traceback__ = None  # a fetch under way holds this error, and nothing the new one
             raise kafka_errors.KafkaTimeoutError(*ran_out.args) from None
 
 
