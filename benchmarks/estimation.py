@@ -170,7 +170,7 @@ def measure(name: str, variant: str, n: int, seed: int) -> Result:
     pace = {"samples_per_s": SLOWLY} if capped else {}
     with Measured(settings, samples, delay=delay, forgetful=variant == "lost", **pace) as simulation:
         judged = list(simulation.looks())
-        sums = simulation.fold.accuracy.everything.sums
+        sums = simulation.fold.accuracy.everything
         return {
             "stream": name, "variant": variant, "seed": seed, "judged": judged, "over": simulation.over,
             "spend": simulation.requests / (FRACTION * n) - 1, "true": float(simulation.correct.mean()),

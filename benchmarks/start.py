@@ -1,7 +1,8 @@
 """How long does a process take to start? The ledger is folded from its beginning, and from a snapshot.
 
-The ledger holds genesis, budget and 100,000 labels of samples with 30 numeric features, in the embedded log. Seconds are
-CPU time of one thread, of one run each: a start is not measured against anything.
+The ledger holds genesis, budget and 100,000 labels of samples with 30 numeric features, in the embedded log, and for every
+50 labels the bucket of the 1,000 samples that they were asked of. Seconds are CPU time of one thread, of one run each: a
+start is not measured against anything.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from throughput import FEATURES, MODELS, generated
 from stream_al import logs
 from stream_al.codec import encode
 from stream_al.core.labels import label_key
-from stream_al.core.messages import Budget, Genesis, Learned, Query, Shown, Source, timestamp
+from stream_al.core.messages import Bucket, Budget, Genesis, Learned, Query, Shown, Source, Sums, timestamp
 from stream_al.service.follower import Follower
 from stream_al.service.loop import calm_collector
 from stream_al.service.snapshot import Snapshots
@@ -27,6 +28,7 @@ from stream_al.transport.embedded import EmbeddedBroker
 from stream_al.transport.port import Output, TopicSpec
 
 LABELS, QUICK_LABELS = 100_000, 3_000
+SAMPLES_A_LABEL, LABELS_A_BUCKET = 20, 50
 AT_ONCE = 2_000
 NOW_MS = 1_767_225_600_000
 KINDS: dict[str, tuple[list[Any], float]] = {
@@ -46,12 +48,27 @@ def records(spec: list[Any], n: int) -> Iterator[Any]:
     yield Budget(fraction=0.05)
     query = Query("margin", "informative", 0.9, 0.8, 0.25, 0.01, 0.1, 0.7)
     for i, (features, label) in enumerate(generated(n, FEATURES)):
-        at = timestamp(NOW_MS + 20 * i)
-        shown = Shown("measured", max(0, i), {label_key(k): p for k, p in ((False, 0.3), (True, 0.7))})
+        offset, at = SAMPLES_A_LABEL * i, timestamp(NOW_MS + 20 * i)
+        if i % LABELS_A_BUCKET == 0:
+            yield _bucket(i // LABELS_A_BUCKET, at)
+        right = i % 10 < 7  # as often as it is confident
+        shown = Shown("measured", i, {label_key(label == right): 0.7, label_key(label != right): 0.3})
         yield Learned(
-            request_id=f"0-{i}", id=f"s-{i}", source=Source("samples", 0, i, None), query=query, model=shown, requested_at=at,
-            features=features, label=label, learn=True, received_at=at, answer=f"labels-0-{i}",
+            request_id=f"0-{offset}", id=f"s-{offset}", source=Source("samples", 0, offset, None), query=query, model=shown,
+            requested_at=at, features=features, label=label, learn=True, received_at=at, answer=f"labels-0-{i}",
         )  # fmt: skip
+
+
+def _bucket(number: int, at: str) -> Bucket:
+    """Return the account of the samples of which the next labels were asked."""
+    samples = SAMPLES_A_LABEL * LABELS_A_BUCKET
+    v = 0.7 * 0.3
+    predicted = {label_key(label): samples // 2 for label in (False, True)}
+    sums = Sums(
+        samples, 0, 0, LABELS_A_BUCKET, 0.25 * samples, 0.7 * samples, v * samples, v * samples / 0.25,
+        0.7 * samples, 0.61 * samples, predicted,
+    )  # fmt: skip
+    return Bucket(number, {0: (number * samples, (number + 1) * samples)}, sums, at, at)
 
 
 def seconds(spec: list[Any], n: int) -> tuple[float, float]:

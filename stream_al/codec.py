@@ -602,6 +602,7 @@ _RECORDS: dict[str, tuple[Callable[[bytes], Any], tuple[str, ...]]] = {
     )
 }
 _REPORTS = ("tally", "observe", "rebuild", "promote")
+KIND_FIRST = b'{"kind":"'
 
 
 def encode(value: LedgerRecord | Report | Prediction) -> bytes:
@@ -610,13 +611,26 @@ def encode(value: LedgerRecord | Report | Prediction) -> bytes:
 
 
 def _decode_record(value: bytes | None, what: str) -> Any:
-    kind = _decoded(_decode_kind, value, what).kind
+    kind = "" if value is None else _first_kind(value)
+    if kind not in _RECORDS:  # not as ``encode`` writes it
+        kind = _decoded(_decode_kind, value, what).kind
     if kind not in _RECORDS:
         raise BadRecord("unknown_kind", f"{what}: kind {kind!r} is not known to this version")
     decode, times = _RECORDS[kind]
     record = _decoded(decode, value, what)
     _check_times(*(getattr(record, name) for name in times))
     return record
+
+
+def _first_kind(value: bytes) -> str:
+    """Return the kind of a record that begins with it, nothing where it does not.
+
+    >>> _first_kind(b'{"kind":"label","id":"a"}'), _first_kind(b'{"id":"a","kind":"label"}')
+    ('label', '')
+    """
+    if not value.startswith(KIND_FIRST):
+        return ""
+    return value[len(KIND_FIRST) : value.find(b'"', len(KIND_FIRST))].decode("latin-1")
 
 
 def decode_ledger(record: Record) -> LedgerRecord | None:

@@ -139,7 +139,7 @@ class Observer(Closeable):
             samples_held=sum(end - first.get(p, 0) for p, end in held.items()),
             samples_start=s.samples.start,
             founded=fold.genesis is not None,
-            decided=fold.accuracy.everything.sums.samples,
+            decided=fold.accuracy.everything.samples,
             scorer_group=f"{s.group}-scorer",
             learner_group=f"{s.group}-learner",
             since_label_s=(now - fold.last_label_ms) / 1000 if fold.last_label_ms else None,
@@ -328,7 +328,7 @@ def _pending(requests: dict[str, tuple[str, int]], fold: Fold, now: int) -> Pend
 
 
 def _spending(fold: Fold, buckets: list[Times], requests: dict[str, tuple[str, int]], now: int) -> Spending:
-    budget, total = fold.budget, fold.accuracy.everything.sums
+    budget, total = fold.budget, fold.accuracy.everything
     samples = sum(sums.samples for _, _, sums in buckets)
     asked = sum(sums.requests for _, _, sums in buckets)
     uncovered = sum(sums.uncovered for _, _, sums in buckets)

@@ -112,7 +112,7 @@ def test_samples_are_counted_as_they_were_decided(simulation, figures):
         for r in map(decode_request, read(simulation.broker, TOPICS.labels_requested))
         if isinstance(r, LabelRequest)
     ]
-    sums = simulation.fold.accuracy.everything.sums
+    sums = simulation.fold.accuracy.everything
     found = by_label(figures, "stream_al_samples_total")
     assert found["requested"] == len(requests) == sums.requests
     assert found["invalid"] == 4 == sums.invalid
@@ -189,7 +189,7 @@ def test_budgets_are_shown_for_the_limits_that_are_set(simulation, figures):
     for window in ("stream", "hour"):
         limit, spent = found["stream_al_budget_limit", window], found["stream_al_budget_spent", window]
         assert found["stream_al_budget_remaining", window] == limit - spent >= 0
-    assert found["stream_al_budget_spent", "stream"] == simulation.fold.accuracy.everything.sums.requests
+    assert found["stream_al_budget_spent", "stream"] == simulation.fold.accuracy.everything.requests
 
 
 def test_lags_are_named_as_the_exporters_name_them(figures):

@@ -98,7 +98,7 @@ class Accuracy:
 
     def __init__(self) -> None:
         self.slots: deque[Slot] = deque()
-        self.everything = Slot({}, Sums())
+        self.everything = Sums()  # of all buckets
         self.strata: dict[int, Slot] = {}
         self.epoch = 0  # the first stratum since the last drift alarm
         self.unplaced: dict[int, list[tuple[int, _Credit]]] = {}
@@ -111,8 +111,8 @@ class Accuracy:
     def bucket(self, bucket: Bucket) -> None:
         """Open the next unit of time and place the labels that waited for it."""
         slot = Slot(dict(bucket.ranges), Sums(), confusion=Confusion(), stratum=self._stratum(bucket.sums))
-        for part in (slot, self.everything, self.strata[slot.stratum]):
-            part.sums.add(bucket.sums)
+        for sums in (slot.sums, self.everything, self.strata[slot.stratum].sums):
+            sums.add(bucket.sums)
         for partition in bucket.ranges:
             waiting = self.unplaced.pop(partition, [])
             keep = []
@@ -182,7 +182,7 @@ class Accuracy:
 
     def _place(self, slot: Slot, credit: _Credit) -> None:
         answered = credit.answered
-        for part in (slot, self.everything, self.strata[slot.stratum]):
+        for part in (slot, self.strata[slot.stratum]):
             part.terms.add(credit.terms)
             if isinstance(answered, Missed):
                 part.absolute.add(answered.absolute)
@@ -235,7 +235,7 @@ class Accuracy:
         """
         slots = list(self._mature())[::-1]
         kept = sum(slot.sums.samples for slot in self.slots)
-        seen = self.everything.sums.samples - kept
+        seen = self.everything.samples - kept
         least, shown = sum(slot.sums.samples for slot in slots) / max(1, points), self._shown()
         found: list[tuple[int, Estimate]] = []
         parts: dict[int, Moments] = {}
@@ -365,7 +365,7 @@ class Accuracy:
         return 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as ``Answered``
 class _Credit:
     """What one returned label brings."""
 

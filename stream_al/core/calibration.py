@@ -49,10 +49,10 @@ class Calibration:
         (a, b), x = self.weights, _log_odds(confidence)
         m = 1.0 / (1.0 + math.exp(-min(max(a + b * x, -30.0), 30.0)))
         h = max(m * (1 - m), 0.02) * weight
-        aa, ab, bb = (
-            FORGETTING * now + (1 - FORGETTING) * at_first
-            for now, at_first in zip(self.covariance, PRIOR, strict=True)
-        )
+        (aa, ab, bb), (prior_aa, prior_ab, prior_bb) = self.covariance, PRIOR
+        aa = FORGETTING * aa + (1 - FORGETTING) * prior_aa
+        ab = FORGETTING * ab + (1 - FORGETTING) * prior_ab
+        bb = FORGETTING * bb + (1 - FORGETTING) * prior_bb
         ta, tb = aa + ab * x, ab + bb * x
         shrink = 1.0 / (1.0 + h * (ta + x * tb))
         step = weight * (float(correct) - m) * shrink

@@ -102,7 +102,7 @@ class ClassReport:
 NOTHING = ClassReport({}, Insufficient(0.0), Insufficient(0.0), Insufficient(0.0))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for each label, and frozen ones take three times as long
 class Answered:
     """A returned label beside what the model had said.
 

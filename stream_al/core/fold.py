@@ -33,7 +33,6 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -83,7 +82,7 @@ from stream_al.core.votes import Panel
 
 T = TypeVar("T")
 
-FOLD_VERSION = 12
+FOLD_VERSION = 13
 DAY_MS = 86_400_000
 KEEP_CLOSED_MS = 16 * DAY_MS  # twice the default life of a request; older ones are no longer asked about
 WARM_LABELS, WARM_LABELS_PER_CLASS = 30, 5
@@ -322,9 +321,10 @@ class Fold:
         else:  # nobody was asked about this one: another answer corrects nothing
             self.outcomes["alike"] += 1
             self._unlabelled(record.id)
-        self._credit(offset, record)
+        weight = self._weight(record.query.inclusion_probability)
+        self._credit(offset, record, weight)
         if record.learn:
-            self._learn(record, self._weight(record.query.inclusion_probability), record.query)
+            self._learn(record, weight, record.query)
         if self.learned:
             self.version = offset + 1
 
@@ -388,29 +388,30 @@ class Fold:
             len(counts) > 1 and min(counts.values()) >= WARM_LABELS_PER_CLASS
         )
 
-    def _credit(self, offset: int, record: Learned) -> None:
+    def _credit(self, offset: int, record: Learned, weight: float) -> None:
         if not 0 < record.query.inclusion_probability <= 1:
             self.errors["no_probability"] += 1
         elif self.task == "regression":
             self._credit_number(record)
         else:
-            self._credit_class(offset, record, label_key(record.label))
+            self._credit_class(offset, record, label_key(record.label), weight)
 
     def _credit_number(self, record: Learned) -> None:
         missed = Missed.of(record.query.inclusion_probability, record.model.value, record.label)
         self.accuracy.label(record.source.partition, record.source.offset, Terms(unlabelled=1), missed)
 
-    def _credit_class(self, offset: int, record: Learned, key: str) -> None:
-        p, m, correct = (
+    def _credit_class(self, offset: int, record: Learned, key: str, weight: float) -> None:
+        p, m, confidence = (
             record.query.inclusion_probability,
             record.query.expected_correct,
-            record.model.label == key,
+            record.model.confidence,
         )
+        correct = record.model.label == key
         terms, answered = Terms.of(p, m, correct=correct), Answered.of(p, record.model, key)
         self.accuracy.label(record.source.partition, record.source.offset, terms, answered)
         of_champion = record.model.name == self.champion.name  # and not of one before a promotion
-        if record.model.confidence > 0 and of_champion:
-            self.calibration.learn(record.model.confidence, correct=correct, weight=self._weight(p))
+        if confidence > 0 and of_champion:
+            self.calibration.learn(confidence, correct=correct, weight=weight)
             if self.drift.label(offset, m, correct=correct):
                 self._drifted(offset)
 
@@ -743,7 +744,11 @@ def _apart(known: float | None, own: float | None) -> float:
 
 def _drop_older(table: dict[str, T], oldest_ms: int, at_ms: Callable[[T], int]) -> list[str]:
     """Delete the first entries of a table, as far as they are older; return their keys."""
-    gone = list(takewhile(lambda key: at_ms(table[key]) < oldest_ms, table))
+    gone = []
+    for key, entry in table.items():
+        if at_ms(entry) >= oldest_ms:
+            break
+        gone.append(key)
     for key in gone:
         del table[key]
     return gone

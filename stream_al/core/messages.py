@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal
 
 from stream_al.core.labels import Label, Value
@@ -48,6 +49,7 @@ def timestamp(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+@lru_cache(maxsize=64)  # it is checked when it is read, and used a moment later
 def milliseconds(text: str) -> int:
     """Parse a time written by ``timestamp``.
 

@@ -48,8 +48,15 @@ POISONED = "Poisoned"
 UNKNOWN_CLASS = "UnknownClass"
 MOST_CLASSES = 1_000  # of an open class table
 UNSEEN = 0.02  # probability shared out over classes that the classifier has not named, 1/K each
-BYTES_PER_RECORD, SHORTEST_JOURNAL, LONGEST_JOURNAL = 200, 64, 65_536
-SPARED = ("river.tree.", "river.forest.", "river.neighbors.", "river.dummy", "stream_al.models.")
+BYTES_PER_RECORD, SHORTEST_JOURNAL, LONGEST_JOURNAL = 200, 256, 65_536
+SPARED = (
+    "river.tree.",
+    "river.forest.",
+    "river.neighbors.",
+    "river.dummy",
+    "stream_al.models.",
+    "stream_al.core.model_trees",
+)
 
 
 class Model:
@@ -248,6 +255,7 @@ class _State(ABC):
     pipeline: Any
     features: FeatureTable
     guarded: bool
+    only_scales: bool  # whether all steps but the last are scalers
     classes: tuple[Label, ...] = ()
     learned: int = 0
 
@@ -259,7 +267,7 @@ class _State(ABC):
     @staticmethod
     def edge(pipeline: Any) -> dict[str, Any]:
         """Return what stands around a new pipeline, whatever it is for."""
-        from stream_al.core.model_adapters import named_features  # noqa: PLC0415 - River is slow to import
+        from stream_al.core.model_adapters import named_features, only_scales  # noqa: PLC0415 - River is slow to import
 
         texts, named = named_features(pipeline)
         last = list(pipeline.steps.values())[-1]
@@ -267,35 +275,41 @@ class _State(ABC):
             "pipeline": pipeline,
             "features": FeatureTable(texts=texts, named=named),
             "guarded": not type(last).__module__.startswith(SPARED),
+            "only_scales": only_scales(pipeline),
         }
 
     def fold(self, entry: Entry) -> str | None:
         """Absorb a record; on an error's name the state is broken and must be restored."""
         try:
-            row = self.absorb(entry)
+            asked, row = self.absorb(entry)
         except Exception as error:  # noqa: BLE001 - the fold is total
             return type(error).__name__
-        return POISONED if self.guarded and not self._answers(row) else None
+        return POISONED if self.guarded and not self._answers(asked, row) else None
 
-    def absorb(self, entry: Entry) -> Row:
+    def absorb(self, entry: Entry) -> tuple[Any, Row]:
+        """Learn or observe a sample; return whom to ask whether there is an answer for it, and by which row."""
         features, label = entry
-        row = self.features.learn(features)
+        row, asked = self.features.learn(features), self.pipeline
         if label is None:
             from stream_al.core.model_adapters import observe_one  # noqa: PLC0415 - as above
 
             observe_one(self.pipeline, row)
-        else:
-            self.pipeline.learn_one(row, self.target(label))
-            self.learned += 1
-        return row
+            return asked, row
+        if self.only_scales:  # the last step is asked by the very numbers that it learned
+            *scalers, asked = self.pipeline.steps.values()
+            for scaler in scalers:
+                row = learn_and_scale(scaler, row)
+        asked.learn_one(row, self.target(label))
+        self.learned += 1
+        return asked, row
 
     def answers(self, features: Mapping[str, Feature]) -> bool:
         """Say whether the model answers for a sample, with finite numbers."""
-        return self._answers(self.features.encode(features))
+        return self._answers(self.pipeline, self.features.encode(features))
 
-    def _answers(self, row: Row) -> bool:
+    def _answers(self, asked: Any, row: Row) -> bool:
         try:
-            return all(map(math.isfinite, self._asked(row)))
+            return all(map(math.isfinite, self._said_by(asked, row)))
         except Exception:  # noqa: BLE001 - River may raise anything on a sample it cannot place
             return False
 
@@ -328,8 +342,8 @@ class _State(ABC):
         """Ask for a micro-batch; ``whole`` asks for more than predictions."""
 
     @abstractmethod
-    def _asked(self, row: Row) -> Iterable[float]:
-        """Return the numbers that River answers with."""
+    def _said_by(self, asked: Any, row: Row) -> Iterable[float]:
+        """Return the numbers that a pipeline, or its last step, answers with."""
 
     def vectorised(self) -> Callable[..., Assessment | None] | None:
         """Return what ``assess`` does, by matrices, while nothing is learned; None where that cannot be."""
@@ -369,8 +383,8 @@ class _Numbers(_State):
             return math.nan
         return max(-LARGEST, min(LARGEST, value)) if math.isfinite(value) else math.nan
 
-    def _asked(self, row: Row) -> Iterable[float]:
-        return [self.pipeline.predict_one(row)]
+    def _said_by(self, asked: Any, row: Row) -> Iterable[float]:
+        return [asked.predict_one(row)]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -473,8 +487,8 @@ class _Classes(_State):
         except Exception:  # noqa: BLE001 - River may raise anything on a sample it cannot place
             return [0.0] * len(self.classes)
 
-    def _asked(self, row: Row) -> Iterable[float]:
-        return _said(self.pipeline, row).values()
+    def _said_by(self, asked: Any, row: Row) -> Iterable[float]:
+        return _said(asked, row).values()
 
     def _code(self, label: Label) -> int:
         key = type(label), label
@@ -491,6 +505,30 @@ def _said(classifier: Any, row: Row) -> dict[Any, float]:
     except NotImplementedError:
         vote = classifier.predict_one(row)
         return {} if vote is None else {vote: 1.0}
+
+
+def learn_and_scale(scaler: Any, row: Row) -> Row:
+    """Let a scaler learn a sample and return it scaled, to the last bit as River does, in one walk instead of two.
+
+    >>> from river.preprocessing import StandardScaler
+    >>> ours, rivers, row = StandardScaler(), StandardScaler(), {"a": 1.5, "b": -2.0}
+    >>> for factor in (1, 2, 5):
+    ...     row = {name: factor * value for name, value in row.items()}
+    ...     rivers.learn_one(row)
+    ...     assert learn_and_scale(ours, row) == rivers.transform_one(row)
+    """
+    if scaler.window_size is not None or not scaler.with_std:
+        scaler.learn_one(row)
+        return scaler.transform_one(row)  # type: ignore[no-any-return]
+    counts, means, variances, scaled = scaler.counts, scaler.means, scaler.vars, {}
+    for name, value in row.items():
+        counts[name] = n = counts[name] + 1
+        beside = value - means[name]
+        means[name] = mean = means[name] + beside / n
+        variance = variances[name]
+        variances[name] = variance = variance + (beside * (value - mean) - variance) / n
+        scaled[name] = (value - mean) / variance**0.5 if variance else 0.0
+    return scaled
 
 
 def _placed(probabilities: NDArray[np.float64], codes: Sequence[int], k: int) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from river.base.typing import ClfTarget, FeatureName
 from river.feature_extraction.vectorize import VectorizerMixin
 from river.neighbors import SWINN as RIVER_SWINN
 from river.neighbors.ann.nn_vertex import Vertex
-from river.preprocessing import GapEncoder
+from river.preprocessing import GapEncoder, StandardScaler
 
 TEXT_EXTRACTORS = (VectorizerMixin, GapEncoder)
 Row = dict[Any, Any]
@@ -87,6 +87,11 @@ def observe_one(pipeline: compose.Pipeline, row: Row) -> None:
         row = step.transform_one(row)
     if hasattr(last, "observe_one"):
         last.observe_one(row)
+
+
+def only_scales(pipeline: compose.Pipeline) -> bool:
+    """Whether all steps but the last are scalers, with which ``Model`` has a shorter way."""
+    return all(type(step) is StandardScaler for step in list(pipeline.steps.values())[:-1])
 
 
 def _is_filtered(anomaly_filter: Any, row: Row) -> bool:

@@ -72,6 +72,7 @@ class FeatureTable:
         self._counts: dict[str, int] = {}  # column of numbers → values learned
         self._strings: dict[str, _Levels] = {}
         self._raw: Row = {}
+        self._names: tuple[str, ...] = ()  # of a record whose features are all known
         self._named = frozenset(named)
         for name in sorted(texts):
             self._add_raw(name)
@@ -154,15 +155,12 @@ class FeatureTable:
         for name, value in features.items():
             kind = kinds.get(name)
             if kind is NUMBER:
-                number: float | None
-                if type(value) is float and -LARGEST <= value <= LARGEST:
-                    row[name] = number = value
-                else:
-                    _write_number(row, name, value)
-                    number = _number(value)
+                number = value if type(value) is float and -LARGEST <= value <= LARGEST else _number(value)
                 if number is not None:
+                    row[name] = number
                     counts[name] = count = counts[name] + 1
-                    usual[name] += (number - usual[name]) / count
+                    mean = usual[name]
+                    usual[name] = mean + (number - mean) / count
             elif kind is not None:
                 kind.write(row, name, value)
                 if isinstance(kind, _List) and isinstance(value, list | tuple):
@@ -177,12 +175,16 @@ class FeatureTable:
                 self._usual[column] += (number - self._usual[column]) / self._counts[column]
 
     def _register(self, features: Mapping[str, Feature]) -> None:
-        if not features.keys() <= self._kinds.keys():
+        if self._names != (
+            names := tuple(features)
+        ):  # of one stream they nearly always are those of the last one
             for name in sorted(features.keys() - self._kinds.keys()):
                 if len(self._kinds) < MOST and len(name) <= LONGEST_NAME:
                     self._add(name, features[name])
-        for name in sorted(features.keys() & self._strings.keys()):
-            self._add_level(self._strings[name], name, features[name])
+            self._names = names if features.keys() <= self._kinds.keys() else ()
+        if self._strings:
+            for name in sorted(features.keys() & self._strings.keys()):
+                self._add_level(self._strings[name], name, features[name])
 
     def _add(self, name: str, value: Feature) -> None:
         if isinstance(value, str):

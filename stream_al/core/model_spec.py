@@ -37,8 +37,13 @@ ROOTS = ("river", "stream_al")
 SEEDS = ("seed", "random_state")
 MAX_DEPTH = 20
 
-# Arguments that River would fill with an object no seed can make replicable.
+_SPLITTER: Mapping[str, object] = {"splitter": {"stream_al.core.model_trees.GaussianSplitter": {}}}
+
+# Arguments that River would fill with an object no seed can make replicable, or of many times the size.
 DEFAULTS: Mapping[str, Mapping[str, object]] = {
+    "river.tree.hoeffding_tree_classifier.HoeffdingTreeClassifier": _SPLITTER,
+    "river.tree.hoeffding_adaptive_tree_classifier.HoeffdingAdaptiveTreeClassifier": _SPLITTER,
+    "river.tree.extremely_fast_decision_tree.ExtremelyFastDecisionTreeClassifier": _SPLITTER,
     "river.neighbors.knn_classifier.KNNClassifier": {
         "engine": {"river.neighbors.LazySearch": {"window_size": 1_000}}
     },
@@ -49,6 +54,8 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
 REPLACED = {
     "river.neighbors.ann.swinn.SWINN": "stream_al.core.model_adapters.SWINN",
     "river.compose.select.Select": "stream_al.core.model_adapters.Select",
+    "river.forest.adaptive_random_forest.ARFClassifier": "stream_al.core.model_trees.ARFClassifier",
+    "river.tree.splitter.gaussian_splitter.GaussianSplitter": "stream_al.core.model_trees.GaussianSplitter",
 }
 HIDDEN = ("active", "api", "base", "checks", "compat", "conftest", "datasets")  # never meant by a wrong name
 LAST: Mapping[Task, str] = {"classification": "classifier", "regression": "regressor"}

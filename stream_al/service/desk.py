@@ -414,7 +414,7 @@ class DeskTask(Closeable):
 
     def _picture(self, now: int) -> DeskPicture:
         fold = self.follower.fold
-        total = fold.accuracy.everything.sums
+        total = fold.accuracy.everything
         limits, spent = _budget(fold.budget, total.samples, total.requests)
         with self.room.lock:
             waiting = len(self.room.machine.questions)

@@ -211,7 +211,7 @@ def _learner(service: Service) -> LearnerFigures:
     machine = task.machine
     assert machine is not None
     now = machine.clock_ms
-    total, budget, dealer = fold.accuracy.everything.sums, fold.budget, machine.dealer
+    total, budget, dealer = fold.accuracy.everything, fold.budget, machine.dealer
     limits: dict[str, float] = {}
     spent: dict[str, float] = {}
     if budget.fraction is not None:

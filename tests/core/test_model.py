@@ -21,6 +21,7 @@ import river
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import base, linear_model
+from river.preprocessing import StandardScaler
 
 from stream_al.config import REGRESSION_SPEC
 from stream_al.core import model, model_features, model_hints, model_spec
@@ -573,14 +574,28 @@ def test_one_negative_count_does_not_poison_naive_bayes():
     np.testing.assert_array_equal(fold.predict([{"x": 1.0, "y": 2.0}]), before)
 
 
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from("abcd"), st.floats(-1e9, 1e9) | st.integers(-9, 9), max_size=4),
+        max_size=30,
+    )
+)
+def test_a_scaler_that_learns_and_scales_in_one_walk_is_rivers(rows):
+    ours, rivers = StandardScaler(), StandardScaler()
+    for row in rows:
+        rivers.learn_one(row)
+        assert list(model.learn_and_scale(ours, row).items()) == list(rivers.transform_one(row).items())
+    assert (ours.counts, ours.means, ours.vars) == (rivers.counts, rivers.means, rivers.vars)
+
+
 def test_checkpoints_become_rarer_as_the_model_grows():
     fold = Model([SCALER, {"river.forest.ARFClassifier": {"n_models": 3}}], classes=None, seed=1)
     taken = set()
-    for features, label in stream(200, ["a", "b"]):
+    for features, label in stream(1_000, ["a", "b"]):
         fold.learn(features, label)
         taken.add(len(fold._checkpoint))
-    assert len(taken) <= 4
-    assert fold._due == max(64, len(fold._checkpoint) // 200)
+    assert 2 <= len(taken) <= 1_000 // model.SHORTEST_JOURNAL + 1
+    assert fold._due == max(model.SHORTEST_JOURNAL, len(fold._checkpoint) // model.BYTES_PER_RECORD)
     assert len(fold._journal) < fold._due
 
 

@@ -86,7 +86,7 @@ def test_an_hourly_cap_is_kept_used_and_leaves_little_uncovered(route, active, f
     share = 0.7 if route is bursts else 0.8  # tokens follow demand half a minute late
     assert len(requests) >= share * min(100 * hours, needed)
     assert len({q.source.partition for q in requests}) == active
-    sums = simulation.fold.accuracy.everything.sums
+    sums = simulation.fold.accuracy.everything
     if route is not bursts:
         assert sums.uncovered / sums.samples < 0.05
 
@@ -99,7 +99,7 @@ def test_ten_labels_an_hour_over_thirty_two_partitions():
     assert len(requests) >= 0.7 * 10 * hours
     assert len({q.source.partition for q in requests}) >= 10, "drawn by hash, not given to the first"
     assert max(Counter(q.source.partition for q in requests).values()) <= 5
-    everything = simulation.fold.accuracy.everything.sums
+    everything = simulation.fold.accuracy.everything
     assert everything.samples == 6_000
     assert everything.uncovered > 0, "and the share is reported"
 

@@ -83,7 +83,7 @@ def test_the_last_samples_of_a_finite_stream_are_counted_and_learned():
     rows = [({"x": float(i % 7), "y": float(i % 3)}, "up" if i % 7 > 3 else "down") for i in range(3_001)]
     with Simulation(settings("log.level=error"), rows, delay=0) as simulation:
         *_, last = simulation.run()
-        assert simulation.fold.accuracy.everything.sums.samples == 3_001
+        assert simulation.fold.accuracy.everything.samples == 3_001
         assert last.labels == last.requests > 100
 
 
@@ -186,7 +186,7 @@ def test_a_scorer_without_its_positions_begins_after_all_that_was_told_to_the_le
     learner.learner.flush()
     turns(learner)
     everything = learner.follower.fold.accuracy.everything
-    assert everything.sums.samples + everything.sums.invalid == 110
+    assert everything.samples + everything.invalid == 110
     assert scorer.scorer.outcomes.total() == 110, "none is decided twice"
     for one in (scorer, learner):
         one.close()
