@@ -21,7 +21,7 @@ import numpy as np
 from stream_al.codec import BadRecord, SampleDecoder
 from stream_al.core.batch import Numbers, Samples
 from stream_al.core.messages import Sample
-from stream_al.transport.port import Record
+from stream_al.transport.port import Record, offsets_of, values_of
 
 Bad = list[tuple[Record, BadRecord]]
 Tuples = Callable[[Iterable[bytes]], Iterator[tuple[float | None, ...]]]
@@ -63,7 +63,7 @@ class BatchDecoder:
             self._pause = max(0, self._pause - 1)
             return self._one_by_one(records)
         try:
-            packed = self._rows.all([r.value for r in records])
+            packed = self._rows.all(values_of(records))
         except Exception:  # noqa: BLE001 - at least one record does not fit; it is looked for below
             return self._some(self._rows, records)
         values = np.frombuffer(packed).reshape(len(records), -1)
@@ -110,7 +110,7 @@ class BatchDecoder:
         def make(i: int) -> Sample:
             return odd[i] if i in odd else self.one.again(records[i])
 
-        offsets = np.fromiter(map(attrgetter("offset"), records), dtype=np.int64, count=len(records))
+        offsets = np.fromiter(offsets_of(records), dtype=np.int64, count=len(records))
         features = {i: sample.features for i, sample in odd.items()}
         numbers = Numbers(self._columns, values, features, lambda i: make(i).features, largest)
         return Samples(offsets, numbers, make)

@@ -32,7 +32,6 @@ from stream_al.core.messages import (
     Query,
     Reason,
     Sample,
-    Source,
     Spent,
     Sums,
     Tally,
@@ -61,6 +60,7 @@ class _Partition:
     start: int  # first offset not yet committed
     coin_key: int
     observe_key: int
+    blind_key: int
     lost: bool = False
     skipped: int = 0
     first_ms: int = 0
@@ -137,6 +137,7 @@ class Scorer:
             start + skip,
             coin.key(genesis.seed, genesis.topic, partition),
             coin.key(genesis.seed, genesis.topic, partition, "observe"),
+            coin.key(genesis.seed, genesis.topic, partition, "blind"),
             lost=lost,
         )
         self.outcomes["skipped"] += skip
@@ -186,8 +187,12 @@ class Scorer:
         )
         self._count(state, scores, decisions)
         times = timestamp(now_ms), timestamp(now_ms + self.label_ttl_ms)
-        for i in np.flatnonzero(decisions.chosen).tolist():
-            request = self._request(samples[i], i, scores, decisions, float(coins[i]), times, warming=warming)
+        chosen = np.flatnonzero(decisions.chosen)
+        blind = coin.coins(state.blind_key, offsets[chosen]) < self.blind
+        for i, is_blind in zip(chosen.tolist(), blind.tolist(), strict=True):
+            request = self._request(
+                samples[i], i, scores, decisions, float(coins[i]), times, warming=warming, blind=is_blind
+            )
             state.requests.append(request)
             self.reasons[request.query.reason] += 1
         self._draw_observes(state, samples, offsets)
@@ -234,9 +239,8 @@ class Scorer:
         times: tuple[str, str],
         *,
         warming: bool,
+        blind: bool,
     ) -> LabelRequest:
-        genesis = self.fold.genesis
-        assert genesis is not None
         reason: Reason = "explore" if draw < decisions.floor[i] else "informative"
         if warming or scores.cold[i]:
             reason = "warm_up"
@@ -259,13 +263,8 @@ class Scorer:
             model=self.fold.shown(scores, i),
             requested_at=times[0],
             expires_at=times[1],
-            blind=self._is_blind(sample.source),
+            blind=blind,
         )
-
-    def _is_blind(self, source: Source) -> bool:
-        genesis = self.fold.genesis
-        assert genesis is not None
-        return coin.coin(genesis.seed, source.topic, source.partition, source.offset, "blind") < self.blind
 
     def _draw_observes(
         self, state: _Partition, samples: Sequence[Sample], offsets: NDArray[np.int64]

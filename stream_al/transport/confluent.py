@@ -35,11 +35,9 @@ import json
 import sys
 import threading
 import time
-from collections import defaultdict
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from stream_al.config import USUAL_REQUEST_BYTES
 from stream_al.transport.kafka import (
@@ -52,6 +50,7 @@ from stream_al.transport.kafka import (
 )
 from stream_al.transport.kafka_group import GroupMember
 from stream_al.transport.port import (
+    Columns,
     Fenced,
     Member,
     Output,
@@ -68,7 +67,7 @@ from stream_al.transport.port import (
 )
 
 try:
-    from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+    from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
     from confluent_kafka import TopicPartition as _Partition
 except ImportError as _why:
     raise TopicError(
@@ -133,7 +132,7 @@ _TIMED_OUT = {KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT}  # noqa: SLF001
 
 
 class _Record(NamedTuple):
-    """Holds what is read of every sample, and the message for what is read of few."""
+    """One of ``_Messages``."""
 
     topic: str
     partition: int
@@ -154,7 +153,39 @@ class _Record(NamedTuple):
         return self.message.headers() or ()
 
 
-_made = partial(tuple.__new__, _Record)  # in half the time of _Record._make
+_error_of: Callable[[Any], Any] = Message.error
+_offset: Callable[[Any], Any] = Message.offset  # None in some errors
+_partition: Callable[[Any], Any] = Message.partition
+_value: Callable[[Any], bytes | None] = Message.value
+
+
+class _Messages(Columns):
+    """Messages of one partition: of most of them only offset and value are ever read."""
+
+    def __init__(
+        self,
+        tp: TopicPartition,
+        offsets: Sequence[int],
+        values: Sequence[bytes | None],
+        messages: Sequence[Any],
+    ) -> None:
+        self.tp, self.offsets, self.values, self.messages = tp, offsets, values, messages
+
+    @classmethod
+    def of(cls, tp: TopicPartition, messages: list[Any]) -> _Messages:
+        return cls(tp, list(map(_offset, messages)), list(map(_value, messages)), messages)
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    @overload
+    def __getitem__(self, i: int) -> Record: ...
+    @overload
+    def __getitem__(self, i: slice) -> _Messages: ...
+    def __getitem__(self, i: int | slice) -> Record | _Messages:
+        if isinstance(i, slice):
+            return _Messages(self.tp, self.offsets[i], self.values[i], self.messages[i])
+        return _Record(*self.tp, self.offsets[i], self.values[i], self.messages[i])
 
 
 class ConfluentBroker(KafkaBroker):
@@ -315,26 +346,23 @@ class ConfluentMember(GroupMember):
         return self._sorted(found)
 
     def _sorted(self, messages: Sequence[Any]) -> Records:
-        by_partition: defaultdict[int, list[Any]] = defaultdict(list)
-        for m in messages:
-            if m.error() is None:
-                by_partition[m.partition()].append(m)
-            else:
-                self._trouble(m)
+        if any(map(_error_of, messages)):
+            for m in messages:
+                if m.error() is not None:
+                    self._trouble(m)
+            messages = [m for m in messages if m.error() is None]
+        partitions = list(map(_partition, messages))
         records: Records = {}
-        for partition, found in by_partition.items():
+        for partition in dict.fromkeys(partitions):
             tp = TopicPartition(self._topic, partition)
             if (due := self._next.get(tp)) is None:
                 continue
-            offsets, values = [m.offset() for m in found], [m.value() for m in found]
-            made: list[Record] = list(
-                map(_made, zip(repeat(self._topic), repeat(partition), offsets, values, found))
-            )
-            if offsets[0] < due:  # from before it was sought
-                made = [record for record in made if record.offset >= due]
-            if made:
-                self._next[tp] = offsets[-1] + 1
-                records[tp] = made
+            found = _Messages.of(tp, [m for m, p in zip(messages, partitions, strict=True) if p == partition])
+            self._next[tp] = max(due, found.offsets[-1] + 1)
+            if found.offsets[0] < due:  # from before it was sought
+                found = found[bisect_left(found.offsets, due) :]
+            if found:
+                records[tp] = found
         return records
 
     def _trouble(self, message: Any) -> None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from stream_al.transport.embedded_file import FileOptions, LogFileError
 from stream_al.transport.embedded_group import Seat
@@ -265,7 +265,7 @@ class _Offsets:
         return records
 
     def _read_fairly(self, left: int) -> Records:
-        records: Records = {}
+        records: dict[TopicPartition, list[Any]] = {}
         at, hungry = dict(self.at), self._in_turn()
         while hungry and left:
             share, asked, hungry = max(1, left // len(hungry)), hungry[:left], hungry[left:]
@@ -277,7 +277,7 @@ class _Offsets:
                 if len(batch) == share:
                     hungry.append(tp)
                 left -= len(batch)
-        return records
+        return dict(records)
 
     def _in_turn(self) -> list[TopicPartition]:
         """Return the partitions, beginning with another one each time."""

@@ -71,7 +71,24 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
-Records = dict[TopicPartition, list[Record]]
+class Columns(Sequence[Record]):
+    """Records of one partition whose offsets and values are lists already; the rest is made when somebody asks."""
+
+    offsets: Sequence[int]
+    values: Sequence[bytes | None]
+
+
+def offsets_of(records: Sequence[Record]) -> Sequence[int]:
+    """Return the offsets of the records of a poll."""
+    return records.offsets if isinstance(records, Columns) else [r.offset for r in records]
+
+
+def values_of(records: Sequence[Record]) -> Sequence[bytes | None]:
+    """Return the values of the records of a poll."""
+    return records.values if isinstance(records, Columns) else [r.value for r in records]
+
+
+Records = dict[TopicPartition, Sequence[Record]]
 
 
 @dataclass(slots=True, unsafe_hash=True)
