@@ -445,8 +445,8 @@ class LabelStudioTask(Closeable):
     def _given(self, asked: Asked, answer: Answer) -> bool:
         """Whether the ledger holds this very label for the request: its answer may be long gone from the topic."""
         fold = self.follower.fold
-        given = fold.given.get(fold.answers.get(asked.request_id, ""))
-        return given is not None and answer.label is not None and same(given.label, answer.label)
+        given = fold.given.get(fold.answer_to(asked.request_id) or "")
+        return given is not None and answer.label is not None and same(given, answer.label)
 
     def _write(self, table: StudioTable, found: list[tuple[Asked, Answer]]) -> None:
         if not found or self.member is None:

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -96,17 +97,15 @@ MOST_PLACES = 8  # of answers about one label, so that they are recognised when 
 
 
 class Closed(NamedTuple):
-    """A closed request: its sample's id, and when."""
+    """A closed request: its sample's id, when, and its own answer: where that is, and its label as it is now.
+
+    The answer is empty and the label None where nobody answered this one; of a skip, the label is None.
+    """
 
     id: str
     at_ms: int
-
-
-class Given(NamedTuple):
-    """A label that was learned: as it is now, and where it and its corrections were given."""
-
-    label: Value
-    places: tuple[str, ...]
+    answer: str = ""
+    label: Value | None = None
 
 
 class Epoch(NamedTuple):
@@ -172,11 +171,12 @@ class Fold:
         self.warmed = False
         self.class_counts: Counter[str] = Counter()
         self.closed: dict[str, Closed] = {}
-        self.labels: dict[str, tuple[Value, int, str]] = {}
+        self.labels: dict[str, str] = {}  # the request that was answered first, by the id of its sample
         self.unlabelled: dict[str, int] = {}  # ids closed without an answer of theirs
         self.panel = Panel()
-        self.answers: dict[str, str] = {}
-        self.given: dict[str, Given] = {}  # by the position of the answer that was learned
+        # by the position of the answer that was learned: its label as it is now, and where it was corrected
+        self.given: dict[str, Value] = {}
+        self.corrected_at: dict[str, tuple[str, ...]] = {}
         self.unsolicited: dict[str, tuple[str, int]] = {}  # by id: the position of the answer, and when
         self.corrections: dict[str, Value] = {}  # as well; all of them, because any rebuild needs them
         self.operations: deque[str] = deque(maxlen=MOST_OPERATIONS)
@@ -297,25 +297,27 @@ class Fold:
         if self.learned:
             self.version = offset + 1
 
-    def _close(self, record: Closing, at: str) -> bool:
-        """Note that a request is closed; False where it was already."""
+    def _close(self, record: Closing, at: str, answer: str = "", label: Value | None = None) -> bool:
+        """Note that a request is closed, by an answer of its own if there is one; False where it was already."""
         self._advance_clock(at)
         if record.request_id in self.closed:
             self.errors["closed_twice"] += 1
             return False
-        self.closed[record.request_id] = Closed(record.id, self.clock_ms)
+        self.closed[record.request_id] = Closed(record.id, self.clock_ms, answer, label)
         self.reasons[record.query.reason] += 1
         self._forget()
         return True
 
     def _label(self, offset: int, record: Learned) -> None:
-        if not self._close(record, record.received_at):
+        label = _shared(record.label)
+        own = (record.answer, label) if record.same_as is None else ()
+        if not self._close(record, record.received_at, *own):
             return
         self.panel.close(record.request_id, record.decision)
         self.outcomes["learned" if record.learn else "credited"] += 1
         self.last_label_ms = self.clock_ms
         if record.learn:
-            self.given[record.answer] = Given(record.label, (record.answer,))
+            self.given[record.answer] = label
         if record.same_as is None:
             self._know(record)
         else:  # nobody was asked about this one: another answer corrects nothing
@@ -330,11 +332,9 @@ class Fold:
 
     def _know(self, record: Learned) -> None:
         """Remember the label of an id, and which answer it was."""
-        self.answers[record.request_id] = record.answer
-        known = self.labels.get(record.id)
-        if known is None or known[2] != record.answer:  # a label does not stay young by being used again
-            self.labels.pop(record.id, None)  # keeps the table in the order of the ledger
-            self.labels[record.id] = (record.label, self.clock_ms, record.answer)
+        known = self.known(record.id)
+        if known is None or known.answer != record.answer:  # a label does not stay young by being used again
+            self.labels[record.id] = record.request_id
 
     def _unlabelled(self, name: str) -> None:
         self.unlabelled.pop(name, None)
@@ -355,7 +355,7 @@ class Fold:
         self.outcomes["unsolicited"] += 1
         self.last_label_ms = self.clock_ms
         self.unsolicited[record.id] = (record.answer, self.clock_ms)
-        self.given[record.answer] = Given(record.label, (record.answer,))
+        self.given[record.answer] = _shared(record.label)
         self._forget()
         self._learn(record, 0.0)
         if self.learned:
@@ -433,11 +433,9 @@ class Fold:
             self.version = offset + 1
 
     def _skip(self, _: int, record: Skipped) -> None:
-        if self._close(record, record.received_at):
+        if self._close(record, record.received_at, record.answer if record.same_as is None else ""):
             self.outcomes["skipped"] += 1
             self._close_unlabelled(record)
-            if record.same_as is None:
-                self.answers[record.request_id] = record.answer
 
     def _expire(self, _: int, record: Expired) -> None:
         if self._close(record, record.expired_at):
@@ -452,17 +450,17 @@ class Fold:
     def _correction(self, _: int, record: Correction) -> None:
         """Note what the label should have been; the model learns it at the next rebuild."""
         self._advance_clock(record.received_at)
-        given = self.given.get(record.corrects)
-        if given is None:
+        if record.corrects not in self.given:
             self.errors["corrects_nothing"] += 1
             return
         self.outcomes["corrected"] += 1
-        later = (*given.places[1:], record.answer)[-MOST_PLACES:]
-        self.given[record.corrects] = Given(record.label, (record.corrects, *later))
+        self.given[record.corrects] = record.label
+        before = self.corrected_at.get(record.corrects, ())
+        self.corrected_at[record.corrects] = (*before, record.answer)[-MOST_PLACES:]
         self.corrections[record.corrects] = record.label
-        known = self.labels.get(record.id)
-        if known is not None and known[2] == record.corrects:
-            self.labels[record.id] = (record.label, *known[1:])
+        known = self.known(record.id)
+        if known is not None and known.answer == record.corrects:
+            self.closed[self.labels[record.id]] = known._replace(label=record.label)
 
     def _rebuild(self, offset: int, record: Rebuild) -> None:
         """Begin to fold again; done twice, the same operation would only cost time."""
@@ -594,16 +592,30 @@ class Fold:
     def _forget(self) -> None:
         """Drop what is older than any request can be; the tables are in the order of the ledger."""
         oldest = self.clock_ms - self.keep_closed_ms
-        for request_id in _drop_older(self.closed, oldest, lambda closed: closed.at_ms):
-            self.given.pop(self.answers.pop(request_id, ""), None)
+        for request_id, closed in _drop_older(self.closed, oldest, lambda closed: closed.at_ms):
+            self._forget_answer(closed.answer)
             self.panel.forget(request_id)
-        while self.unsolicited and (first := next(iter(self.unsolicited.values())))[1] < oldest:
-            del self.unsolicited[next(iter(self.unsolicited))]
-            self.given.pop(first[0], None)
-        _drop_older(self.labels, oldest, lambda known: known[1])
+            if self.labels.get(closed.id) == request_id:
+                del self.labels[closed.id]
+        for _, (answer, _) in _drop_older(self.unsolicited, oldest, lambda given: given[1]):
+            self._forget_answer(answer)
         _drop_older(self.unlabelled, oldest, lambda at: at)
 
+    def _forget_answer(self, answer: str) -> None:
+        self.given.pop(answer, None)
+        self.corrected_at.pop(answer, None)
+
     # --- reading ---------------------------------------------------------------------------------------------
+
+    def known(self, name: str) -> Closed | None:
+        """Return the request whose answer is the label of an id; None where none is known."""
+        request_id = self.labels.get(name)
+        return self.closed[request_id] if request_id is not None else None
+
+    def answer_to(self, request_id: str) -> str | None:
+        """Return where a closed request was answered; None where nobody answered this one."""
+        closed = self.closed.get(request_id)
+        return (closed.answer or None) if closed is not None else None
 
     @property
     def task(self) -> Task:
@@ -742,16 +754,21 @@ def _apart(known: float | None, own: float | None) -> float:
     return apart if math.isfinite(apart) else math.inf
 
 
-def _drop_older(table: dict[str, T], oldest_ms: int, at_ms: Callable[[T], int]) -> list[str]:
-    """Delete the first entries of a table, as far as they are older; return their keys."""
+def _drop_older(table: dict[str, T], oldest_ms: int, at_ms: Callable[[T], int]) -> list[tuple[str, T]]:
+    """Delete the first entries of a table, as far as they are older; return them."""
     gone = []
     for key, entry in table.items():
         if at_ms(entry) >= oldest_ms:
             break
-        gone.append(key)
-    for key in gone:
+        gone.append((key, entry))
+    for key, _ in gone:
         del table[key]
     return gone
+
+
+def _shared(label: Value) -> Value:
+    """Return a label as one object for all of its class: a hundred thousand are remembered."""
+    return sys.intern(label) if isinstance(label, str) else label
 
 
 def clipped(m: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -286,10 +286,10 @@ class Learner:
             return
         self.dealer.request(milliseconds(request.requested_at), self.budget)
         self._open(request)
-        known = self.fold.labels.get(request.id)
-        if known is not None and known[1] >= self.clock_ms - self.label_ttl_ms:
-            answer = Answer(request.id, label=known[0])
-            self._close(request, answer, known[2], step, learn=False, withdraw=True)
+        known = self.fold.known(request.id)
+        if known is not None and known.at_ms >= self.clock_ms - self.label_ttl_ms:
+            answer = Answer(request.id, label=known.label)
+            self._close(request, answer, known.answer, step, learn=False, withdraw=True)
 
     def _open(self, request: LabelRequest) -> None:
         self.pending[request.request_id] = request
@@ -376,11 +376,11 @@ class Learner:
             if named:
                 self._take_answer(named, answer, where, step)
                 return True
-            known = self.fold.labels.get(answer.id)
-            if known is not None and known[1] >= self.clock_ms - self.label_ttl_ms:
-                voted = self._voted_by(known[2])
+            known = self.fold.known(answer.id)
+            if known is not None and known.at_ms >= self.clock_ms - self.label_ttl_ms:
+                voted = self._voted_by(known.answer)
                 if voted is None or not self._late_vote(voted, place, answer, step):
-                    self._answer_again(place, answer, known[2], step)
+                    self._answer_again(place, answer, known.answer, step)
                 return True
             unasked = self.fold.unsolicited.get(answer.id)
             if unasked is None:
@@ -397,7 +397,7 @@ class Learner:
         closed = self.fold.closed.get(answer.request_id)
         if closed is None:
             return False
-        first = self.fold.answers.get(answer.request_id)
+        first = closed.answer or None
         if closed.id == answer.id and self._late_vote(answer.request_id, place, answer, step):
             return True
         if closed.id == answer.id:
@@ -432,7 +432,7 @@ class Learner:
         ballot, where = self.fold.panel.ballots.get(request_id), str(place)
         if ballot is None or (answer.desk is not None and answer.desk.decides):
             return False
-        if where in ballot.places or where == self.fold.answers.get(request_id):
+        if where in ballot.places or where == self.fold.answer_to(request_id):
             return True
         if self.policy.votes == 1:  # they were several once; now whoever answers again corrects
             return False
@@ -449,7 +449,7 @@ class Learner:
         """Return the request whose votes were decided by the answer at a place."""
         if self.policy.votes == 1:
             return None
-        return next((r for r in self.fold.panel.ballots if self.fold.answers.get(r) == where), None)
+        return next((r for r in self.fold.panel.ballots if self.fold.answer_to(r) == where), None)
 
     def _votes(self, request: LabelRequest) -> dict[str, Cast]:
         return self.fold.panel.votes_on(r.request_id for r in self._alike(request))
@@ -509,7 +509,7 @@ class Learner:
     def _answer_again(self, place: Place, answer: Answer, first: str | None, step: Step) -> None:
         """Take another answer to what ``first`` closed: itself read again, a correction, or nothing new."""
         where, given = str(place), self.fold.given.get(first or "")
-        if where == first or (given is not None and where in given.places):
+        if where == first or where in self.fold.corrected_at.get(first or "", ()):
             return
         if given is None or first is None or answer.label is None:
             self._reject(place, "closed_request", step)
@@ -517,7 +517,7 @@ class Learner:
         corrected = (
             c.label for c in reversed(step.ledger) if isinstance(c, Correction) and c.corrects == first
         )
-        label = next(corrected, given.label)
+        label = next(corrected, given)
         if self._same(label, answer.label):
             self._reject(place, "closed_request", step)
             return
