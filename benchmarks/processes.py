@@ -4,7 +4,7 @@
 * two: n samples by one scorer, and by two on a log of their own, in turn. What is compared is CPU time, so that whatever
   else these cores do is counted out: n samples take as long as the process that works most;
 * memory: one scorer is fed as fast as it decides, and people answer as fast as people could; its resident memory at the end,
-  and how much that is above what it was after the first third. About 1 kB is kept of each label, and is meant to be.
+  and how much that is above what it was after the first third. About .5 kB is kept of each label, and is meant to be.
 
 Samples have 30 numeric features; the model is LogisticRegression, in the memory run the default model.
 """

@@ -86,9 +86,8 @@ class Terms:
         return cls(1, 0, e, w, w * w, w * e, w * r, w * w * r, w * r * r, w * w * r * r, w * (w - 1) * v)
 
     def add(self, other: Terms) -> None:
-        self.n += (
-            other.n
-        )  # by name: four times for each label, and a loop over the names takes three times as long
+        # by name: it is done for each label, and a loop over the names takes three times as long
+        self.n += other.n
         self.unlabelled += other.unlabelled
         self.e += other.e
         self.w += other.w

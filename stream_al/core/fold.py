@@ -97,14 +97,15 @@ MOST_PLACES = 8  # of answers about one label, so that they are recognised when 
 
 
 class Closed(NamedTuple):
-    """A closed request: its sample's id, when, and its own answer: where that is, and its label as it is now.
+    """A closed request: its sample's id, when, and its own answer: where that is, and its label.
 
-    The answer is empty and the label None where nobody answered this one; of a skip, the label is None.
+    Both are None where nobody answered this one; of a skip, the label is. A correction changes the label of the request
+    that ``Fold.known`` finds.
     """
 
     id: str
     at_ms: int
-    answer: str = ""
+    answer: str | None = None
     label: Value | None = None
 
 
@@ -297,7 +298,7 @@ class Fold:
         if self.learned:
             self.version = offset + 1
 
-    def _close(self, record: Closing, at: str, answer: str = "", label: Value | None = None) -> bool:
+    def _close(self, record: Closing, at: str, answer: str | None = None, label: Value | None = None) -> bool:
         """Note that a request is closed, by an answer of its own if there is one; False where it was already."""
         self._advance_clock(at)
         if record.request_id in self.closed:
@@ -317,7 +318,7 @@ class Fold:
         self.outcomes["learned" if record.learn else "credited"] += 1
         self.last_label_ms = self.clock_ms
         if record.learn:
-            self.given[record.answer] = label
+            self._give(record.answer, label)
         if record.same_as is None:
             self._know(record)
         else:  # nobody was asked about this one: another answer corrects nothing
@@ -329,6 +330,11 @@ class Fold:
             self._learn(record, weight, record.query)
         if self.learned:
             self.version = offset + 1
+
+    def _give(self, answer: str, label: Value) -> None:
+        """Remember what is learned from an answer, which nobody has corrected yet."""
+        self.given[answer] = label
+        self.corrected_at.pop(answer, None)
 
     def _know(self, record: Learned) -> None:
         """Remember the label of an id, and which answer it was."""
@@ -355,7 +361,7 @@ class Fold:
         self.outcomes["unsolicited"] += 1
         self.last_label_ms = self.clock_ms
         self.unsolicited[record.id] = (record.answer, self.clock_ms)
-        self.given[record.answer] = _shared(record.label)
+        self._give(record.answer, _shared(record.label))
         self._forget()
         self._learn(record, 0.0)
         if self.learned:
@@ -433,7 +439,7 @@ class Fold:
             self.version = offset + 1
 
     def _skip(self, _: int, record: Skipped) -> None:
-        if self._close(record, record.received_at, record.answer if record.same_as is None else ""):
+        if self._close(record, record.received_at, record.answer if record.same_as is None else None):
             self.outcomes["skipped"] += 1
             self._close_unlabelled(record)
 
@@ -593,7 +599,8 @@ class Fold:
         """Drop what is older than any request can be; the tables are in the order of the ledger."""
         oldest = self.clock_ms - self.keep_closed_ms
         for request_id, closed in _drop_older(self.closed, oldest, lambda closed: closed.at_ms):
-            self._forget_answer(closed.answer)
+            if closed.answer is not None:
+                self._forget_answer(closed.answer)
             self.panel.forget(request_id)
             if self.labels.get(closed.id) == request_id:
                 del self.labels[closed.id]
@@ -615,7 +622,7 @@ class Fold:
     def answer_to(self, request_id: str) -> str | None:
         """Return where a closed request was answered; None where nobody answered this one."""
         closed = self.closed.get(request_id)
-        return (closed.answer or None) if closed is not None else None
+        return closed.answer if closed is not None else None
 
     @property
     def task(self) -> Task:
@@ -768,7 +775,7 @@ def _drop_older(table: dict[str, T], oldest_ms: int, at_ms: Callable[[T], int]) 
 
 def _shared(label: Value) -> Value:
     """Return a label as one object for all of its class: a hundred thousand are remembered."""
-    return sys.intern(label) if isinstance(label, str) else label
+    return sys.intern(label) if type(label) is str else label
 
 
 def clipped(m: NDArray[np.float64]) -> NDArray[np.float64]:

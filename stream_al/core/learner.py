@@ -288,6 +288,7 @@ class Learner:
         self._open(request)
         known = self.fold.known(request.id)
         if known is not None and known.at_ms >= self.clock_ms - self.label_ttl_ms:
+            assert known.answer is not None
             answer = Answer(request.id, label=known.label)
             self._close(request, answer, known.answer, step, learn=False, withdraw=True)
 
@@ -378,6 +379,7 @@ class Learner:
                 return True
             known = self.fold.known(answer.id)
             if known is not None and known.at_ms >= self.clock_ms - self.label_ttl_ms:
+                assert known.answer is not None
                 voted = self._voted_by(known.answer)
                 if voted is None or not self._late_vote(voted, place, answer, step):
                     self._answer_again(place, answer, known.answer, step)
@@ -397,7 +399,7 @@ class Learner:
         closed = self.fold.closed.get(answer.request_id)
         if closed is None:
             return False
-        first = closed.answer or None
+        first = closed.answer
         if closed.id == answer.id and self._late_vote(answer.request_id, place, answer, step):
             return True
         if closed.id == answer.id:

@@ -49,6 +49,7 @@ UNKNOWN_CLASS = "UnknownClass"
 MOST_CLASSES = 1_000  # of an open class table
 UNSEEN = 0.02  # probability shared out over classes that the classifier has not named, 1/K each
 BYTES_PER_RECORD, SHORTEST_JOURNAL, LONGEST_JOURNAL = 200, 256, 65_536
+LONGEST_REPLAY = 64  # of a journal for one bad record, when the next one may follow at once
 SPARED = (
     "river.tree.",
     "river.forest.",
@@ -236,7 +237,7 @@ class Model:
         for record in self._journal:
             with contextlib.suppress(Exception):  # it was folded once, and folding is deterministic
                 self._state.absorb(pickle.loads(record))  # noqa: S301
-        if len(self._journal) >= SHORTEST_JOURNAL:
+        if len(self._journal) >= LONGEST_REPLAY:
             self._save()  # a run of bad records must not replay a long journal each time
 
     def __getstate__(self) -> bytes:

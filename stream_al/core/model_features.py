@@ -175,9 +175,8 @@ class FeatureTable:
                 self._usual[column] += (number - self._usual[column]) / self._counts[column]
 
     def _register(self, features: Mapping[str, Feature]) -> None:
-        if self._names != (
-            names := tuple(features)
-        ):  # of one stream they nearly always are those of the last one
+        names = tuple(features)
+        if names != self._names:  # those of a stream nearly always are those of its last sample
             for name in sorted(features.keys() - self._kinds.keys()):
                 if len(self._kinds) < MOST and len(name) <= LONGEST_NAME:
                     self._add(name, features[name])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import hashlib
 import hmac
 import os
@@ -145,7 +146,8 @@ class Snapshots:
             body = self.opened(path.name, path.read_bytes())
             if body is None:
                 return None
-            fold, replay_s = pickle.loads(body)  # noqa: S301  this installation wrote it
+            with _no_collector():
+                fold, replay_s = pickle.loads(body)  # noqa: S301  this installation wrote it
         except Exception as problem:  # noqa: BLE001  another version's classes may raise anything; the ledger is there
             log.warning(
                 "snapshot not usable; the ledger will be replayed", file=path.name, problem=repr(problem)
@@ -167,6 +169,18 @@ class Snapshots:
 
     def _mac(self, name: str, body: bytes) -> bytes:
         return hmac.digest(self.key, name.encode() + b"\0" + body, "sha256")
+
+
+@contextlib.contextmanager
+def _no_collector() -> Iterator[None]:
+    """Let no garbage be looked for among objects that are all new: it takes as long as making them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 @contextlib.contextmanager

@@ -184,6 +184,21 @@ def test_a_label_as_it_is_now_is_no_correction_and_one_may_be_taken_back(desk):
     assert not again.rejected
 
 
+def test_a_label_that_is_learned_again_from_its_place_is_corrected_again(desk):
+    """Positions of answers were lost, and the id was asked about once more."""
+    first = (Place("labels", 0, 0), Answer("s-1", "a"))
+    second = (Place("labels", 0, 1), Answer("s-1", "b", request_id="0-1"))
+    desk.turn([request(1)])
+    desk.turn(answers=[first])
+    assert desk.of(desk.turn(answers=[second]), Correction)
+    desk.turn([request(7, "s-1", ttl=300_000)], later_ms=100_001)
+    [learned] = desk.of(desk.turn(answers=[first]), Learned)
+    assert (learned.request_id, learned.learn) == ("0-7", True)
+    [corrected] = desk.of(desk.turn(answers=[second]), Correction)
+    assert (corrected.old, corrected.label) == ("a", "b")
+    assert desk.fold.known("s-1").label == "b"
+
+
 def test_labels_of_another_type_differ(desk):
     desk.turn([request(1)])
     desk.turn(answers=[Answer("s-1", 1, request_id="0-1")])

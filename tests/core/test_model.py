@@ -574,6 +574,17 @@ def test_one_negative_count_does_not_poison_naive_bayes():
     np.testing.assert_array_equal(fold.predict([{"x": 1.0, "y": 2.0}]), before)
 
 
+def test_only_the_first_of_a_run_of_bad_records_replays_a_long_journal():
+    fold = Model("river.naive_bayes.MultinomialNB", classes=None, seed=1)
+    for i in range(200):
+        fold.learn({"x": 1.0 + i % 2, "y": 2.0 - i % 2}, "ab"[i % 2])
+    assert len(fold._journal) == 200
+    before = fold.predict([{"x": 1.0, "y": 2.0}])
+    assert fold.learn({"x": -5_000.0, "y": 1.0}, "a") == "Poisoned"
+    assert not fold._journal
+    np.testing.assert_array_equal(fold.predict([{"x": 1.0, "y": 2.0}]), before)
+
+
 @given(
     st.lists(
         st.dictionaries(st.sampled_from("abcd"), st.floats(-1e9, 1e9) | st.integers(-9, 9), max_size=4),

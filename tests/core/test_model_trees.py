@@ -1,5 +1,6 @@
 """The trees that are faster than River's compute what River's do, to the last bit."""
 
+import math
 import pickle
 import random
 from collections.abc import Iterator
@@ -123,6 +124,30 @@ def test_a_forest_that_was_pickled_goes_on_as_if_nothing_had_happened():
         assert again.predict_proba_one(x) == ours.predict_proba_one(x)
         for one in (ours, again):
             one.learn_one(x, y)
+
+
+def test_a_splitter_says_what_rivers_says_whatever_it_has_seen():
+    draw = random.Random(3)
+    odd = [math.nan, math.inf, -math.inf, 1e18, -1e18, 5e-324, -0.0, 0, True, 3]
+    criterion = tree.split_criterion.InfoGainSplitCriterion(0.01)
+    for _ in range(200):
+        ours, rivers = GaussianSplitter(), splitter.GaussianSplitter()
+        stats: dict[int, float] = {}
+        for _ in range(draw.randrange(1, 12)):
+            x, y, w = (
+                draw.choice([*odd, draw.gauss(0, 1), draw.gauss(5, 1)]),
+                draw.randrange(3),
+                draw.randrange(1, 5),
+            )
+            stats[y] = stats.get(y, 0.0) + w
+            for one in (ours, rivers):
+                one.update(x, y, w)
+        said = [one.best_evaluated_split_suggestion(criterion, stats, "x", True) for one in (ours, rivers)]
+        assert repr(said[0]) == repr(said[1])
+        for y in range(4):
+            for x in (0.5, -0.5, 1e9):
+                assert repr(ours.cond_log_proba(x, y)) == repr(rivers.cond_log_proba(x, y))
+                assert repr(ours.cond_proba(x, y)) == repr(rivers.cond_proba(x, y))
 
 
 def test_rivers_splitter_in_a_spec_is_the_faster_one():
