@@ -19,6 +19,9 @@ its own thread meanwhile, but gives no partition up before ``poll`` has run the 
 *A commit without positions* sends one that stands already. Where none exists, librdkafka has no way to ask whether
 this member is still in its group, so the admin client asks for the group's members.
 
+*Delivery reports* are asked for of the last record of each partition that an output names: each costs more than the
+record. A transaction of which any record failed cannot be committed, and librdkafka says why the first one did.
+
 *Fatal errors* of the producer (fenced, or out of sequence) end the member, as does an unknown outcome.
 
 *Time limits*: two faults of librdkafka meet when a broker comes back within seconds. ``send_offsets_to_transaction``
@@ -513,10 +516,10 @@ class _Writer:
         ending = False
         try:
             self._producer.begin_transaction()
-            answers = self._sent(outputs, deadline)
+            answers, last = self._sent(outputs, deadline)
             if offsets:
                 self._place(offsets, group, deadline)
-            written = self._acknowledged(answers, len(outputs), deadline)
+            written = self._acknowledged(answers, last, deadline)
             ending = True
             self._producer.commit_transaction(_left(deadline))
         except KafkaException as exc:
@@ -532,43 +535,42 @@ class _Writer:
         send = self._producer.send_offsets_to_transaction
         _within(_left(deadline), lambda: send(offsets, group, _left(deadline)))
 
-    def _sent(self, outputs: Sequence[Output], deadline: float) -> list[tuple[Any, Any]]:
+    def _sent(self, outputs: Sequence[Output], deadline: float) -> tuple[list[tuple[Any, Any]], int]:
+        """Hand records over; return where their delivery is reported, and how many reports there will be."""
         answers: list[tuple[Any, Any]] = []
 
         def note(error: Any, message: Any) -> None:
             answers.append((error, message))
 
-        for out in outputs:
-            place = {} if out.partition is None else {"partition": out.partition}
+        last = {(out.topic, out.partition): i for i, out in enumerate(outputs) if out.partition is not None}
+        for i, out in enumerate(outputs):
+            more: dict[str, Any] = {}
+            if out.headers:
+                more["headers"] = list(out.headers)
+            if out.partition is not None:
+                more["partition"] = out.partition
+                if last[out.topic, out.partition] == i:
+                    more["on_delivery"] = note
             while True:
                 try:
-                    self._producer.produce(
-                        out.topic, out.value, out.key, headers=list(out.headers), on_delivery=note, **place
-                    )
+                    self._producer.produce(out.topic, out.value, out.key, **more)
                     break
                 except BufferError:  # its queue is full
                     if time.monotonic() > deadline:
                         raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None  # noqa: SLF001
                     self._producer.poll(_SLICE_S)
-        return answers
+        return answers, len(last)
 
     def _acknowledged(
         self, answers: Sequence[tuple[Any, Any]], count: int, deadline: float
     ) -> dict[TopicPartition, int]:
-        while len(answers) < count and time.monotonic() < deadline:
-            self._producer.flush(min(_left(deadline), _SLICE_S))
-            for error, _ in answers:
-                if error is not None:
-                    raise KafkaException(error)
-        if len(answers) < count:
+        """Wait until all records are sent; return the offsets after the reported ones."""
+        while (left := self._producer.flush(min(_left(deadline), _SLICE_S))) and time.monotonic() < deadline:
+            _raise_first(answers)
+        _raise_first(answers)
+        if left or len(answers) < count:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001
-        written: dict[TopicPartition, int] = {}
-        for error, message in answers:
-            if error is not None:
-                raise KafkaException(error)
-            tp = TopicPartition(message.topic(), message.partition())
-            written[tp] = max(written.get(tp, 0), message.offset() + 1)
-        return written
+        return {TopicPartition(m.topic(), m.partition()): m.offset() + 1 for _, m in answers}
 
     def _failed(self, error: Any, outputs: Sequence[Output], *, ending: bool, lasted_s: float) -> Exception:
         """Abort where that is possible, and return the error for the caller."""
@@ -576,7 +578,7 @@ class _Writer:
         code = error.code()
         if code in _FENCED and lasted_s < self._timeout_s:
             return self._fenced(error)
-        if ending or code in _FENCED:
+        if (ending and not error.txn_requires_abort()) or code in _FENCED:
             self._broken = True
             return Unavailable(f"{where}: outcome unknown after {lasted_s:.1f} s: {_text(error)}")
         if error.fatal() or code in _TIMED_OUT:
@@ -623,6 +625,13 @@ class _Writer:
             with contextlib.suppress(KafkaException):
                 producer[0].purge()
                 _within(_CLOSE_S, producer.clear)  # it ends when nobody holds it
+
+
+def _raise_first(answers: Iterable[tuple[Any, Any]]) -> None:
+    """Raise the first error in delivery reports, if there is one."""
+    for error, _ in answers:
+        if error is not None:
+            raise KafkaException(error)
 
 
 def _within(seconds: float, call: Callable[[], object]) -> None:

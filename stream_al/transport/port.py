@@ -222,7 +222,7 @@ class Member(Closeable):
     def commit(
         self, outputs: Sequence[Output], positions: Mapping[TopicPartition, Position]
     ) -> dict[TopicPartition, int]:
-        """Write outputs and positions, all or nothing; return for each partition written the offset after it.
+        """Write outputs and positions, all or nothing; return the offset after them for partitions that outputs name.
 
         Raises
         ------

@@ -411,7 +411,9 @@ class TransportContract:
         poll_until(lambda: len(seat.values()) == 2, seat)
         assert seat.member.commit([], {}) == {}
         assert seat.member.commit([], {tp: Position(1, "only a position")}) == {}
-        assert set(seat.member.commit([Output(out, b"only an output")], {})) == {TopicPartition(out, 0)}
+        assert set(seat.member.commit([Output(out, b"only an output", partition=0)], {})) == {
+            TopicPartition(out, 0)
+        }
         assert broker.positions(group, [tp]) == {tp: Position(1, "only a position")}
         assert values(broker, out) == [b"only an output"]
         seat.close()
