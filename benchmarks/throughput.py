@@ -341,14 +341,16 @@ def with_quix(python: str, url: str, group: str, n: int) -> float:
     """Return the microseconds of CPU a sample that Quix Streams takes."""
     labels = "".join(json.dumps(one) + "\n" for one in generated(WARM // 20, FEATURES))
     servers, samples = url.removeprefix("kafka://"), settings_of(url, MODELS["logistic"]).topics.samples
-    done = subprocess.run(
-        [python, str(ROOT / "benchmarks/quix.py"), servers, samples, group, str(WARM + SETTLED), str(n)],
-        input=labels,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
+    with tempfile.TemporaryDirectory() as directory:  # it keeps its state where it is started
+        done = subprocess.run(
+            [python, str(ROOT / "benchmarks/quix.py"), servers, samples, group, str(WARM + SETTLED), str(n)],
+            cwd=directory,
+            input=labels,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        )
     return float(done.stdout.split()[-1])
 
 
