@@ -172,7 +172,7 @@ class Fold:
         self.warmed = False
         self.class_counts: Counter[str] = Counter()
         self.closed: dict[str, Closed] = {}
-        self.labels: dict[str, str] = {}  # the request that was answered first, by the id of its sample
+        self.labels: dict[str, str] = {}  # by the id of a sample: the request whose answer is its label
         self.unlabelled: dict[str, int] = {}  # ids closed without an answer of theirs
         self.panel = Panel()
         # by the position of the answer that was learned: its label as it is now, and where it was corrected
