@@ -524,7 +524,8 @@ class _Writer:
             self._producer.commit_transaction(_left(deadline))
         except KafkaException as exc:
             lasted_s = time.monotonic() - began
-            raise self._failed(_error(exc), outputs, ending=ending, lasted_s=lasted_s) from exc
+            why = self._reason(_error(exc), offsets, group, deadline)
+            raise self._failed(why, outputs, ending=ending, lasted_s=lasted_s) from exc
         except BaseException:
             self._broken = True  # interrupted in the middle: the transaction is left to its timeout
             raise
@@ -534,6 +535,18 @@ class _Writer:
         """Send the positions. librdkafka heeds no time limit here while the group's coordinator is away."""
         send = self._producer.send_offsets_to_transaction
         _within(_left(deadline), lambda: send(offsets, group, _left(deadline)))
+
+    def _reason(self, error: Any, offsets: Sequence[Any], group: bytes, deadline: float) -> Any:
+        """Return why a transaction cannot go on.
+
+        A call during which a record fails is told of the transaction's state only; the next one is told of the record.
+        """
+        if error.code() == KafkaError._STATE and error.txn_requires_abort():  # noqa: SLF001
+            try:
+                self._place(offsets, group, deadline)
+            except KafkaException as exc:
+                return _error(exc)
+        return error
 
     def _sent(self, outputs: Sequence[Output], deadline: float) -> tuple[list[tuple[Any, Any]], int]:
         """Hand records over; return where their delivery is reported, and how many reports there will be."""

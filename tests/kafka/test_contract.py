@@ -303,6 +303,35 @@ def test_a_record_that_is_too_large_poisons_nothing(make_broker, topic_name):
     seat.close()
 
 
+def test_a_record_that_fails_while_positions_are_sent_is_named(open_broker, kafka_bootstrap, topic_name):
+    """librdkafka then says of the positions that the state is wrong; the delays below met that in a third of the cases."""
+    topic, group, broker = (
+        topic_name("meanwhile"),
+        topic_name("g"),
+        open_broker(kafka_bootstrap, confluent_kind()),
+    )
+    broker.ensure([TopicSpec(topic, 1)], create=True)
+    seat = Seat(broker, group, topic, topic_name("w"))
+    poll_until(lambda: seat.owned, seat)
+    writer = seat.member._writer
+    place = writer._place
+    for delay in range(12):
+
+        def later(*args: Any, delay: int = delay) -> None:
+            time.sleep(0.0015 * delay)
+            place(*args)
+
+        writer._place = later
+        with pytest.raises(TransportError, match=r"max\.message\.bytes"):
+            seat.member.commit(
+                [Output(topic, os.urandom(2_000_000))], {TopicPartition(topic, 0): Position(1)}
+            )
+    writer._place = place
+    commit_when_calm(seat, {}, outputs=[Output(topic, b"fine")])
+    assert values(broker, topic) == [b"fine"]
+    seat.close()
+
+
 @pytest.mark.fault(
     "records deleted before they were read", "a position that is not retained, on Apache Kafka"
 )
