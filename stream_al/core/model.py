@@ -12,10 +12,10 @@ The model is a fold: the same calls of ``learn`` and ``observe`` give the same m
   is undone by loading the one and replaying the other. A checkpoint is due after as many records as its
   pickle has blocks of 200 bytes, within bounds: the cost per record stays small for a linear model as for a
   forest of 100 MB.
-* **Poison.** After each record the model must answer for that very sample with finite numbers (6 us for a
-  linear model); if it did before and no longer does, the record is undone. Trees and neighbours are spared
-  the check: they keep what they saw, and what they saw is finite. A model that fails the check by itself
-  loses it.
+* **Poison.** After each record the model must answer for that very sample with finite numbers (1 us for a
+  linear model behind scalers); if it did before and no longer does, the record is undone. Trees and neighbours
+  are spared the check: they keep what they saw, and what they saw is finite. A model that fails the check by
+  itself loses it.
 
 Scalers and other unsupervised steps learn from ``observe`` and, as River's pipelines do it, from labelled
 samples, once each. Labelled samples are chosen where the model is uncertain, so a small bias towards them

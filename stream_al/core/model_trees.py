@@ -36,9 +36,8 @@ Row = Mapping[Any, Any]
 
 HALF_LOG_TAU = 0.5 * math.log(math.tau)
 ROOT_OF_TWO = math.sqrt(2.0)
-OF_TREES = [
-    name for name in inspect.signature(BaseTreeClassifier).parameters if name != "rng"
-]  # a forest has them too
+# settings of a tree, which its forest has under the same names
+OF_TREES = [name for name in inspect.signature(BaseTreeClassifier).parameters if name != "rng"]
 
 
 class Normal:

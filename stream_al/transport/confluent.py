@@ -39,7 +39,9 @@ import sys
 import threading
 import time
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple, overload
 
 from stream_al.config import USUAL_REQUEST_BYTES
@@ -354,13 +356,15 @@ class ConfluentMember(GroupMember):
                 if m.error() is not None:
                     self._trouble(m)
             messages = [m for m in messages if m.error() is None]
-        partitions = list(map(_partition, messages))
+        by_partition: defaultdict[int, list[Any]] = defaultdict(list)
+        for partition, run in groupby(messages, _partition):
+            by_partition[partition] += run
         records: Records = {}
-        for partition in dict.fromkeys(partitions):
+        for partition, of_partition in by_partition.items():
             tp = TopicPartition(self._topic, partition)
             if (due := self._next.get(tp)) is None:
                 continue
-            found = _Messages.of(tp, [m for m, p in zip(messages, partitions, strict=True) if p == partition])
+            found = _Messages.of(tp, of_partition)
             self._next[tp] = max(due, found.offsets[-1] + 1)
             if found.offsets[0] < due:  # from before it was sought
                 found = found[bisect_left(found.offsets, due) :]

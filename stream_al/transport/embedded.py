@@ -265,7 +265,7 @@ class _Offsets:
         return records
 
     def _read_fairly(self, left: int) -> Records:
-        records: dict[TopicPartition, list[Any]] = {}
+        records: dict[TopicPartition, Any] = {}  # lists
         at, hungry = dict(self.at), self._in_turn()
         while hungry and left:
             share, asked, hungry = max(1, left // len(hungry)), hungry[:left], hungry[left:]
@@ -277,7 +277,7 @@ class _Offsets:
                 if len(batch) == share:
                     hungry.append(tp)
                 left -= len(batch)
-        return dict(records)
+        return records
 
     def _in_turn(self) -> list[TopicPartition]:
         """Return the partitions, beginning with another one each time."""
